@@ -1,0 +1,26 @@
+"""What every test is protected from: the settings and caches of whoever runs it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+# Before anything imports torch: two test processes on two cores are several times slower at torch's default threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No deadline: the first example of a test may pay for an import, and CI machines are shared.
+settings.register_profile("here", deadline=None, print_blob=True)
+settings.load_profile("here")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's store, caches and Slurm job out of every test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        for name in [n for n in os.environ if n.startswith(("JIMMY_", "SLURM_"))]:
+            patch.delenv(name)
+        yield
