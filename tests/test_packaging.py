@@ -48,7 +48,7 @@ def unpinned(requirements: list[Requirement], pinned: dict[str, str]) -> list[st
         name = canonicalize_name(each.name)
         if name not in pinned or not each.specifier.contains(pinned[name], prereleases=True):
             missing.append(str(each))
-        for extra in each.extras or {""}:
+        for extra in {"", *each.extras}:
             if (name, extra) in seen:
                 continue
             seen.add((name, extra))
