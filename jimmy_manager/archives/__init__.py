@@ -1,0 +1,1 @@
+"""What is on disk: names, atomic writes, verified reads, claims, commits, and the mappings over them."""

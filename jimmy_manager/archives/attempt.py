@@ -1,0 +1,212 @@
+"""One attempt at a run: what the owner of a generation does with it.
+
+::
+
+    adopt ──► commit ──► commit ──► ... ──► finish
+      ▲         │ NewerCommit (first one only): a lower generation committed after the adoption
+      └─────────┘
+
+A commit is checkpoint, preview, then stats, each under a name of its own that is never written twice. It is
+*acknowledged* when ``commit`` returns: a listing made after the stats were renamed showed no higher claim.
+The successor claims first and lists the stats ``2 stale_s`` later, so one of the two sees the other.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
+
+from jimmy_manager.archives import layout
+from jimmy_manager.archives.claim import Claim
+from jimmy_manager.archives.files import Content, PendingWrite
+from jimmy_manager.archives.history import Commit, History, Stats
+from jimmy_manager.errors import ClaimLost, DamagedRecord, JimmyError, NoRecord, RecordError, StoreError
+
+log = logging.getLogger(__name__)
+
+KEPT_COMMITS = 2
+
+
+class NewerCommit(JimmyError):
+    """A lower generation committed after this one adopted: adopt again and go on from there."""
+
+
+class Attempt:
+    """The writer of one generation: adopts, commits and finishes under its claim."""
+
+    def __init__(self, history: History, claim: Claim, *, run: Mapping[str, Any] | None = None) -> None:
+        self.claim = claim
+        self.key = claim.key
+        self.generation = claim.generation
+        self.adopted: Commit | None = None
+        self._history = history
+        self._files = history.files
+        self._run = dict(run or {})
+        self._commits: tuple[Commit, ...] = ()
+        self._number = 0
+        self._adopted_from = (0, 0)
+        self._is_fresh = False
+        self._pending: PendingWrite | None = None
+
+    @property
+    def newest(self) -> Commit | None:
+        """The newest commit of this generation; before the first one, what it adopted."""
+        return self._commits[-1] if self._commits else self.adopted
+
+    def adopt(self) -> Commit | None:
+        """Take over the newest commit below, whichever generation made it; None where there never was one.
+
+        Its files get names of this generation (commit 0), so that their former owner cannot remove them,
+        and are verified there. Nothing is committed by this. Raises ``DamagedRecord`` where commits exist
+        but none is whole: a run with results is never started afresh behind its owner's back.
+        """
+        try:
+            self.adopted = self._history.newest(self.key, self._link)
+        except NoRecord:
+            self.adopted = None
+        return self.adopted
+
+    def start_afresh(self) -> None:
+        """Adopt nothing, because a person asked for that; what was committed stays visible until the first commit."""
+        self._is_fresh = True
+
+    def commit(
+        self, *, epoch: int, step: int = 0, train_s: float = 0.0, eval_s: float = 0.0,
+        checkpoint: Callable[[BinaryIO], None], preview: bytes, figures: Mapping[str, bytes] | None = None,
+    ) -> Commit:
+        """Save one state; it is acknowledged when this returns.
+
+        Raises ``ClaimLost`` where another worker may go on instead, ``NewerCommit`` where this generation
+        has to adopt again, and ``StoreError`` where the file system refused: then the state may be visible
+        (``history.stats`` tells), but it is not acknowledged.
+        """
+        self._may_write()
+        if not self._commits:
+            self._settle()
+        self._number += 1
+        commit = self._write(epoch, step, train_s, eval_s, checkpoint, preview, figures or {})
+        kept = (*self._commits, commit) if self._commits else ((self.adopted, commit) if self.adopted else (commit,))
+        dropped, kept = kept[:-KEPT_COMMITS], kept[-KEPT_COMMITS:]
+        self._write_stats(Stats(self.key, self.generation, self.claim.record.token, kept, run=self._run), commit)
+        self._commits = kept
+        self.claim.check()
+        for old in dropped:
+            self._remove(old)
+        return commit
+
+    def finish(self) -> None:
+        """Declare the run done, its newest own commit being the result; ``ClaimLost`` where somebody else goes on."""
+        if not self._commits:
+            raise ClaimLost(f"run {self.key}: generation {self.generation} has no commit of its own to finish with")
+        self._may_write()
+        stats = Stats(self.key, self.generation, self.claim.record.token, self._commits, run=self._run)
+        self._declare_done(stats)
+        self.claim.drop()
+        self._files.replace(stats.name, stats._replace(done=True).seal())
+
+    def _declare_done(self, stats: Stats) -> None:
+        claims = self.claim._claims
+        record = self.claim.record._replace(
+            generation=self.generation + 1, state="done", beat=0, at=round(claims.clock.now(), 3), after="held",
+            settle=False, stats=stats.digest(),
+        )
+        if not self._files.create(layout.claim(self.key, record.generation), record.seal()):
+            self.claim.drop()
+            raise ClaimLost(f"run {self.key}: generation {record.generation} was claimed before this one was done")
+
+    def _settle(self) -> None:
+        """Before the first own commit: wait until every late commit below must be visible, then look for one."""
+        claims = self._history.claims
+        if self.claim.record.settle:
+            remaining = self.claim.taken_at + 2 * claims.stale_s - claims.clock.monotonic()
+            if remaining > 0:
+                claims.clock.sleep(remaining)
+        self._may_write()
+        if not self._is_fresh and (below := self._newer_below()) is not None:
+            raise NewerCommit(f"run {self.key}: generation {below.generation} committed epoch {below.epoch} meanwhile")
+
+    def _newer_below(self) -> Commit | None:
+        """A whole commit that is newer than what was adopted; its files are read only where one is named."""
+        try:
+            if self._history.stats(self.key).commits[-1].order <= self._adopted_from:
+                return None
+            newest = self._history.newest(self.key, self._history.verify)
+        except NoRecord:
+            return None
+        return newest if newest.order > self._adopted_from else None
+
+    def _may_write(self) -> None:
+        if self._pending is not None:
+            raise ClaimLost(f"run {self.key}: no more is written, as an earlier write may still come: {self._pending}")
+        self.claim.check()
+
+    def _link(self, commit: Commit) -> Commit:
+        own = commit._replace(generation=self.generation, number=0)
+        for (source, _), (name, content) in zip(commit.contents().items(), own.contents().items(), strict=True):
+            self._files.remove(name)
+            try:
+                self._files.copy(source, name)
+            except FileNotFoundError:
+                raise DamagedRecord(f"missing file {source}: a record names it, but it is not there") from None
+            self._history.open(name, content).close()
+        self._adopted_from = commit.order
+        return own
+
+    def _write(
+        self, epoch: int, step: int, train_s: float, eval_s: float, checkpoint: Callable[[BinaryIO], None],
+        preview: bytes, figures: Mapping[str, bytes],
+    ) -> Commit:
+        key, generation, number = self.key, self.generation, self._number
+        try:
+            written = self._files.write(layout.ckpt(key, generation, number), checkpoint)
+            shown = self._files.write(layout.preview(key, generation, number), _put(preview))
+            drawn = {
+                label: self._files.write(layout.figure(key, generation, number, label), _put(png))
+                for label, png in figures.items()
+            }
+        except BaseException:
+            self._discard(number, figures)
+            raise
+        at = round(self._history.claims.clock.now(), 3)
+        return Commit(key, generation, number, epoch, step, at, train_s, eval_s, written, shown, drawn)
+
+    def _write_stats(self, stats: Stats, commit: Commit) -> None:
+        try:
+            self._files.replace(stats.name, stats.seal())
+        except PendingWrite as error:
+            self._pending = error
+            raise
+        except StoreError:
+            if not self._is_visible(stats):
+                self._discard(commit.number, commit.figures)
+            raise
+
+    def _is_visible(self, stats: Stats) -> bool:
+        try:
+            return stats.generation in self._history.claims.look(self.key).stats and (
+                self._history.read_stats(self.key, stats.generation).commits == stats.commits
+            )
+        except RecordError:
+            return True  # not known: then its files stay
+
+    def _remove(self, commit: Commit) -> None:
+        """Remove the files of a commit that the stats no longer name."""
+        for name in commit.contents():
+            try:
+                self._files.remove(name)
+            except StoreError as error:  # left to the janitor
+                log.warning("%s", error)
+
+    def _discard(self, number: int, figures: Mapping[str, Any]) -> None:
+        empty = Content(0, "")
+        self._remove(
+            Commit(self.key, self.generation, number, 0, 0, 0.0, 0.0, 0.0, empty, empty, dict.fromkeys(figures, empty))
+        )
+
+
+def _put(data: bytes) -> Callable[[BinaryIO], None]:
+    def fill(file: BinaryIO) -> None:
+        file.write(data)
+
+    return fill

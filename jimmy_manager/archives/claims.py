@@ -1,0 +1,266 @@
+"""Claims: the right to write one generation of a run. The only place where workers meet.
+
+A claim is a file ``claims/ab/KEY.gN.json`` that is created once, exclusively, and never removed or reused,
+so generation N belongs to one worker for ever. Its owner alone replaces it::
+
+            create N (one winner)         renew (beat + 1)
+     free ───────────────────────► held ◄───────────────┐
+                                    │ └─────────────────┘
+          ┌──────────────┬──────────┼──────────────┬────────────────────────┐
+          ▼              ▼          ▼              ▼                        ▼
+      released        failed    (finishes)   dead: provably, or      lost: a higher claim is there,
+      claim N+1    until a claim  creates     silent for its lease   or its lease ran out unrenewed;
+       at once    N+1 = retry   N+1 = done      claim N+1            it writes nothing more
+
+``retry``, ``done`` and ``popped`` are claims born in their last state. Whoever wants to go on claims the next
+number, which is one more than the highest seen among claims *and* stats.
+
+Not promised: that no two workers execute one run at once. A worker that stalls past its lease may be
+overtaken; generations make its late writes harmless, and the listing after each commit tells it so.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, NamedTuple
+
+from jimmy_manager.archives import layout
+from jimmy_manager.archives.claim import Claim, is_live
+from jimmy_manager.archives.clock import Clock
+from jimmy_manager.archives.files import Files
+from jimmy_manager.archives.owner import Owner, is_provably_dead, this_process
+from jimmy_manager.archives.record import seal, unseal
+from jimmy_manager.errors import DamagedRecord, UnreadableRecord
+
+LONGEST_LEASE_S = 86_400.0
+"""Doubling stops here: a day of silence is enough for any file system."""
+
+
+class Trace(NamedTuple):
+    """What one listing shows of a run: its generations with a claim and with stats, ascending."""
+
+    claims: tuple[int, ...] = ()
+    stats: tuple[int, ...] = ()
+
+    @property
+    def top(self) -> int:
+        """The highest generation seen, 0 for none."""
+        return max((*self.claims[-1:], *self.stats[-1:]), default=0)
+
+
+class ClaimRecord(NamedTuple):
+    """One claim as it stands on disk. ``at`` (seconds since 1970) is for people, never compared."""
+
+    key: str
+    generation: int
+    digest: str
+    token: str
+    state: str
+    beat: int
+    lease_s: float
+    owner: Owner
+    at: float
+    after: str = "new"
+    settle: bool = False
+    error: dict[str, Any] | None = None
+    stats: str = ""
+
+    def seal(self) -> bytes:
+        """The bytes of the claim file."""
+        data = {name: value for name, value in self._asdict().items() if value not in (None, "", False)}
+        return seal("claim", data | {"owner": self.owner.as_record()})
+
+    @classmethod
+    def unseal(cls, raw: bytes, name: str) -> ClaimRecord:
+        """The claim in the file ``name``."""
+        data = unseal("claim", raw, name)
+        record = cls(**(data | {"owner": Owner.of_record(data["owner"])}))
+        written_as = layout.claim(record.key, record.generation)
+        if written_as != name:
+            raise DamagedRecord(f"damaged record {name}: it was written as {written_as}")
+        return record
+
+
+class Standing(NamedTuple):
+    """Where a run stands, judged from this process at this moment.
+
+    ``state`` is ``new`` (never claimed), ``held`` (by a worker that may be alive), ``dead`` (its process is
+    provably gone), ``silent`` (no heartbeat for its lease), ``released``, ``retry``, ``failed``, ``done`` or
+    ``popped``. ``record`` is the highest claim, None where there is none or it is damaged.
+    """
+
+    key: str
+    state: str
+    trace: Trace
+    record: ClaimRecord | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a worker may claim the next generation without being asked by a person."""
+        return self.state in ("new", "dead", "silent", "released", "retry", "popped")
+
+
+class Claims:
+    """The claims of one store as one worker sees them.
+
+    ``stale_s`` bounds how old a listing may be. ``lease_s`` is the shortest lease written into new claims;
+    it is raised to four ``stale_s``. Observed heartbeats are remembered on this host's monotonic clock.
+    """
+
+    def __init__(
+        self, files: Files, clock: Clock, *, stale_s: float = 0.0, lease_s: float = 120.0, heartbeat_s: float = 15.0,
+        patience_s: float = LONGEST_LEASE_S,
+    ) -> None:
+        self.files = files
+        self.clock = clock
+        self.stale_s = stale_s
+        self.lease_s = max(min(lease_s, patience_s), 4 * stale_s)
+        self.patience_s = max(min(patience_s, LONGEST_LEASE_S), self.lease_s)
+        self.heartbeat_s = min(heartbeat_s, self.lease_s / 4)
+        self._seen: dict[tuple[str, int], tuple[bytes, float]] = {}
+
+    def look(self, key: str) -> Trace:
+        """List the generations of ``key``: a name that may not exist yet is never opened to find out."""
+        return Trace(self._generations("claims", key), self._generations("stats", key))
+
+    def read(self, key: str, generation: int) -> ClaimRecord:
+        """One claim; ``DamagedRecord`` or ``UnreadableRecord`` where it cannot be had."""
+        name = layout.claim(key, generation)
+        return ClaimRecord.unseal(self._read(name), name)
+
+    def standing(self, key: str) -> Standing:
+        """Where ``key`` stands; remembers what it saw, so that a silent owner is found out by the next calls."""
+        trace = self.look(key)
+        if trace.top == 0:
+            return Standing(key, "new", trace)
+        if trace.top not in trace.claims:  # stats without a claim: its directory was damaged
+            return Standing(key, "released", trace)
+        name = layout.claim(key, trace.top)
+        raw = self._read(name)
+        try:
+            record = ClaimRecord.unseal(raw, name)
+        except DamagedRecord:
+            return Standing(key, "silent" if self._is_silent(key, trace.top, raw, self.lease_s) else "held", trace)
+        if record.state != "held":
+            return Standing(key, record.state, trace, record)
+        if self._is_dead(record):
+            return Standing(key, "dead", trace, record)
+        is_silent = self._is_silent(key, trace.top, raw, record.lease_s)
+        return Standing(key, "silent" if is_silent else "held", trace, record)
+
+    def take(self, standing: Standing, digest: str, *, max_crashes: int = 5) -> Claim | None:
+        """Claim the generation after ``standing`` for this process, or return None where another was first.
+
+        Not a mutex: see the module's first lines. A run whose last ``max_crashes`` generations died
+        without a commit is marked failed instead, and None is returned.
+        """
+        if standing.state == "dead":
+            crashes = self._count_crashes(standing)
+            if crashes >= max_crashes:
+                self._put(standing, digest, "failed", error=_crashed(crashes, standing))
+                return None
+        record = self._put(standing, digest, "held")
+        return Claim(self, record) if record else None
+
+    def mark(self, standing: Standing, digest: str, state: str, *, stats: str = "") -> ClaimRecord | None:
+        """Create the next generation in its last state (``retry``, ``popped``); None where another was first."""
+        return self._put(standing, digest, state, stats=stats)
+
+    def next_generation(self, standing: Standing) -> int:
+        """One more than the highest number seen in claims and in stats, so that no number is used twice."""
+        return standing.trace.top + 1
+
+    def _put(
+        self, standing: Standing, digest: str, state: str, *, error: dict[str, Any] | None = None, stats: str = ""
+    ) -> ClaimRecord | None:
+        generation = self.next_generation(standing)
+        # The token is drawn for each attempt: one drawn before a fork would be shared by all children.
+        token, lease_s, at = secrets.token_hex(8), self._lease(standing), round(self.clock.now(), 3)
+        record = ClaimRecord(
+            standing.key, generation, digest[:32], token, state, 0, lease_s, this_process(), at, standing.state,
+            self._must_settle(standing), error, stats,
+        )
+        return record if self.files.create(layout.claim(standing.key, generation), record.seal()) else None
+
+    def _must_settle(self, standing: Standing) -> bool:
+        """Whether the owner of a lower generation may still be writing, so that a first commit has to wait.
+
+        A predecessor that is proven dead, or that ended by itself, writes no more. But one that died
+        before its own first commit had a predecessor too, whose silence it had not waited out.
+        """
+        if standing.state in ("new", "done"):
+            return False
+        if standing.state in ("silent", "held") or standing.record is None:
+            return True
+        return standing.record.settle and standing.trace.top not in standing.trace.stats
+
+    def _lease(self, standing: Standing) -> float:
+        """The lease, doubled for each generation in a row that was given up without a commit.
+
+        Where changes take longer to be seen than the lease lasts, healthy workers would otherwise
+        overtake each other for ever.
+        """
+        doublings = sum(1 for _ in self._fruitless(standing))
+        return min(self.lease_s * 2.0 ** min(doublings, 40), self.patience_s)
+
+    def _count_crashes(self, standing: Standing) -> int:
+        """How many generations in a row died provably without a commit; lost nodes end the row."""
+        crashes = 0
+        verdict = standing.state
+        for record in self._fruitless(standing):
+            if verdict != "dead":
+                break
+            crashes, verdict = crashes + 1, record.after
+        return crashes
+
+    def _fruitless(self, standing: Standing) -> list[ClaimRecord]:
+        """The highest generations, from the top, that ended neither by themselves nor with a commit."""
+        records: list[ClaimRecord] = []
+        record = standing.record
+        while record and record.state == "held" and record.generation not in standing.trace.stats:
+            records.append(record)
+            below = record.generation - 1
+            try:
+                record = self.read(standing.key, below) if below in standing.trace.claims else None
+            except DamagedRecord:
+                break
+        return records
+
+    def _is_dead(self, record: ClaimRecord) -> bool:
+        if record.owner.is_same_process(this_process()):
+            return not is_live(record.token)
+        return is_provably_dead(record.owner)
+
+    def _is_silent(self, key: str, generation: int, raw: bytes, lease_s: float) -> bool:
+        now = self.clock.monotonic()
+        seen, since = self._seen.get((key, generation), (b"", now))
+        if seen != raw:
+            self._seen[key, generation] = (raw, now)
+            return False
+        return now - since >= max(lease_s, 4 * self.stale_s)
+
+    def _generations(self, archive: str, key: str) -> tuple[int, ...]:
+        prefix = f"{key}.g"
+        found = []
+        for name in self.files.names(layout.shard(archive, key)):
+            if name.startswith(prefix) and (parsed := layout.parse(archive, name)) and parsed.key == key:
+                found.append(parsed.generation)
+        return tuple(sorted(found))
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return self.files.read(name)
+        except FileNotFoundError:
+            # Listed, but gone for the moment: its owner is replacing it, or this node's cache lags.
+            return b""
+        except OSError as error:
+            raise UnreadableRecord(f"cannot read {name}: {error.strerror}") from error
+
+
+def _crashed(crashes: int, standing: Standing) -> dict[str, Any]:
+    where = f", the last one as {standing.record.owner}" if standing.record else ""
+    return {
+        "type": "crashed",
+        "message": f"its last {crashes} attempts died without saving anything{where}",
+        "traceback": "",
+    }

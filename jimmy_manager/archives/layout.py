@@ -1,0 +1,131 @@
+"""Every file name in a store, and the only place that makes or parses one.
+
+Names are POSIX strings relative to the store's directory, such as ``stats/ab/abcdef12.g3.json``.
+Generations and commits are numbers: ``g10`` comes after ``g9``, so names are parsed, never sorted.
+A name that does not match its archive's pattern to the letter is not part of the store (a key of 12
+digits never matches where one of 8 is looked for, as a glob would).
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import NamedTuple
+
+STORE_FILE = "store.yaml"
+ARCHIVES = ("configs", "claims", "ckpts", "previews", "stats")
+DAMAGED = "damaged"
+"""Where ``check --fix`` moves what it cannot read; nothing is read from there."""
+
+_KEY = r"(?P<key>[0-9a-f]{4,64})"
+_GENERATION = r"\.g(?P<generation>[1-9][0-9]{0,8})"
+_COMMIT = r"\.c(?P<commit>0|[1-9][0-9]{0,8})"
+_LABEL = r"(?P<label>[A-Za-z0-9_-]{1,64})"
+_PATTERNS = {
+    "configs": re.compile(_KEY + r"\.json"),
+    "claims": re.compile(_KEY + _GENERATION + r"\.json"),
+    "stats": re.compile(_KEY + _GENERATION + r"\.json"),
+    "ckpts": re.compile(_KEY + _GENERATION + _COMMIT + r"\.pt"),
+    "previews": re.compile(_KEY + _GENERATION + _COMMIT + rf"(?:\.json|\.{_LABEL}\.png)"),
+}
+_SHARD = re.compile(r"[0-9a-f]{2}")
+_SCRATCH = re.compile(r"\.(?P<target>.+)\.[0-9a-f]{16}")
+
+
+class Parsed(NamedTuple):
+    """What a file name says: which archive, run, generation and commit; zeros where it says nothing."""
+
+    archive: str
+    key: str
+    generation: int = 0
+    commit: int = 0
+    label: str = ""
+
+
+def is_key(text: str) -> bool:
+    """Whether ``text`` has the form of a whole key.
+
+    >>> is_key("abcdef12"), is_key("../etc"), is_key("ABCDEF12")
+    (True, False, False)
+    """
+    return re.fullmatch(_KEY, text) is not None
+
+
+def shard(archive: str, key: str) -> str:
+    """The folder that holds the files of ``key`` in ``archive``."""
+    return f"{archive}/{key[:2]}"
+
+
+def is_shard(folder: str) -> bool:
+    """Whether ``folder`` (its last part only) is a shard's name."""
+    return _SHARD.fullmatch(folder) is not None
+
+
+def config(key: str) -> str:
+    """The configuration's record."""
+    return f"configs/{key[:2]}/{key}.json"
+
+
+def claim(key: str, generation: int) -> str:
+    """The claim of one generation."""
+    return f"claims/{key[:2]}/{key}.g{generation}.json"
+
+
+def stats(key: str, generation: int) -> str:
+    """The commit point of one generation."""
+    return f"stats/{key[:2]}/{key}.g{generation}.json"
+
+
+def ckpt(key: str, generation: int, commit: int) -> str:
+    """The checkpoint of one commit; commit 0 is the one adopted from a lower generation."""
+    return f"ckpts/{key[:2]}/{key}.g{generation}.c{commit}.pt"
+
+
+def preview(key: str, generation: int, commit: int) -> str:
+    """The preview of one commit."""
+    return f"previews/{key[:2]}/{key}.g{generation}.c{commit}.json"
+
+
+def figure(key: str, generation: int, commit: int, label: str) -> str:
+    """One figure of a preview; ``label`` has been checked by whoever made the preview."""
+    return f"previews/{key[:2]}/{key}.g{generation}.c{commit}.{label}.png"
+
+
+def logs(key: str) -> str:
+    """The folder of TensorBoard events and the worker's log."""
+    return f"logs/{key[:2]}/{key}"
+
+
+def parse(archive: str, file_name: str) -> Parsed | None:
+    """What ``file_name`` (without its folder) names in ``archive``; None when it is no name of ours.
+
+    >>> parse("ckpts", "abcdef12.g3.c12.pt")
+    Parsed(archive='ckpts', key='abcdef12', generation=3, commit=12, label='')
+    >>> parse("ckpts", "abcdef12.g03.c12.pt") is None
+    True
+    """
+    match = _PATTERNS[archive].fullmatch(file_name)
+    if match is None:
+        return None
+    found = match.groupdict(default="")
+    generation, commit = int(found.get("generation") or 0), int(found.get("commit") or 0)
+    return Parsed(archive, found["key"], generation, commit, found.get("label", ""))
+
+
+def scratch(name: str) -> str:
+    """A name beside ``name`` that no other writer on any host can pick.
+
+    With a fixed suffix two writers would share one scratch file and rename each other's halves.
+    """
+    folder, _, last = name.rpartition("/")
+    return f"{folder}/.{last}.{secrets.token_hex(8)}" if folder else f".{last}.{secrets.token_hex(8)}"
+
+
+def scratch_target(file_name: str) -> str | None:
+    """The name that the scratch file ``file_name`` was meant for, or None where it is no scratch file.
+
+    >>> scratch_target(".abcdef12.g3.json.0123456789abcdef")
+    'abcdef12.g3.json'
+    """
+    match = _SCRATCH.fullmatch(file_name)
+    return match["target"] if match else None

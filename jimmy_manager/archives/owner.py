@@ -1,0 +1,110 @@
+"""Who holds a claim, and whether that process is provably dead.
+
+A pid says nothing across hosts or containers. A verdict is given only where boot id and pid namespace are
+ours: then a missing process, a zombie or another start time proves death. Everywhere else the answer is
+"not proven", and the lease decides.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_PROC = Path("/proc")
+_SLURM = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURMD_NODENAME")
+
+
+class Owner(NamedTuple):
+    """One process, told apart from every other on any host.
+
+    ``start`` is the process's start time in clock ticks since boot, 0 where the system does not tell.
+    """
+
+    host: str
+    pid: int
+    start: int
+    boot: str
+    pidns: str
+    slurm: str = ""
+
+    @classmethod
+    def of_record(cls, data: dict[str, Any]) -> Owner:
+        """The owner as a claim's record spells it."""
+        return cls(
+            str(data["host"]), int(data["pid"]), int(data["start"]), str(data["boot"]), str(data["pidns"]),
+            str(data.get("slurm", "")),
+        )
+
+    def as_record(self) -> dict[str, Any]:
+        """The fields as a claim's record spells them; empty ones are left out."""
+        return {name: value for name, value in self._asdict().items() if value != ""}
+
+    def is_same_process(self, other: Owner) -> bool:
+        """Whether both name one process (the host's name and Slurm's variables do not decide)."""
+        return self[1:5] == other[1:5]
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.pid}" + (f" ({self.slurm})" if self.slurm else "")
+
+
+def this_process() -> Owner:
+    """The calling process; a forked child is another owner than its parent."""
+    return _owner_of(os.getpid())
+
+
+def is_provably_dead(owner: Owner) -> bool:
+    """Whether ``owner`` can never run another instruction; False also means "no way to tell from here"."""
+    here = this_process()
+    if not owner.boot or not owner.pidns or owner.start == 0:
+        return False
+    if (owner.boot, owner.pidns) != (here.boot, here.pidns):
+        return False
+    start = _start_ticks(owner.pid)
+    if start == 0 and not _is_gone(owner.pid):
+        return False
+    return start != owner.start
+
+
+@functools.lru_cache(maxsize=4)
+def _owner_of(pid: int) -> Owner:
+    slurm = ",".join(f"{name}={os.environ[name]}" for name in _SLURM if name in os.environ)
+    return Owner(socket.gethostname(), pid, _start_ticks(pid), _boot_id(), _pid_namespace(), slurm)
+
+
+def _start_ticks(pid: int) -> int:
+    """The start time of a running process, -1 for a zombie, 0 where nothing can be read."""
+    try:
+        stat = (_PROC / str(pid) / "stat").read_text("utf-8", "replace")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return 0
+    # The command name may hold spaces and brackets; what follows its last bracket does not.
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return -1 if fields[0] in "ZXx" else int(fields[19])
+
+
+def _is_gone(pid: int) -> bool:
+    # With /proc mounted hidepid=2 the processes of other users are invisible there, yet alive.
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _boot_id() -> str:
+    try:
+        return (_PROC / "sys/kernel/random/boot_id").read_text("ascii").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _pid_namespace() -> str:
+    try:
+        return str((_PROC / "self/ns/pid").readlink()).strip("pid:[]")
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,135 @@
+"""Previews: small results as JSON, read without torch or the model.
+
+Arrays of up to 1 000 elements and non-finite floats are tagged (``{"$array": ...}``, ``{"$float": "nan"}``);
+matplotlib figures become PNG files beside the record. A key of the user's that begins with ``$`` gets one more.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from jimmy_manager.archives.record import seal, unseal
+from jimmy_manager.errors import CheckpointError
+
+MOST_ELEMENTS = 1_000
+MOST_BYTES = 1 << 20
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_DEPTH = 64
+
+
+def save(preview: Mapping[str, Any], key: str) -> tuple[bytes, dict[str, bytes]]:
+    """The record of ``preview`` and the PNG of each figure in it, by label.
+
+    Raises ``CheckpointError`` with the path of what a preview cannot hold.
+    """
+    figures: dict[str, bytes] = {}
+    raw = seal("preview", {"key": key, "preview": _encode(preview, "", figures, 0)})
+    if len(raw) > MOST_BYTES:
+        largest = max(preview, key=lambda name: len(json.dumps(_encode(preview[name], "", {}, 0))))
+        raise CheckpointError(
+            f"the preview takes {len(raw)} bytes, {largest!r} most of them; at most {MOST_BYTES} are allowed, "
+            "as every preview is read to list a store: keep large values in ckpt"
+        )
+    return raw, figures
+
+
+def load(raw: bytes, name: str) -> dict[str, Any]:
+    """The preview in the record ``raw`` of the file ``name``; a figure comes back as its label."""
+    decoded: dict[str, Any] = _decode(unseal("preview", raw, name)["preview"])
+    return decoded
+
+
+def _encode(value: Any, path: str, figures: dict[str, bytes], depth: int) -> Any:
+    if value is None or isinstance(value, (bool, str)) or type(value) is int:
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {"$float": repr(float(value))}
+    if isinstance(value, int):
+        return int(value)
+    if depth > _DEPTH:
+        raise CheckpointError(f"preview{path} is nested deeper than {_DEPTH} levels, or contains itself")
+    if isinstance(value, Mapping):
+        return _encode_mapping(value, path, figures, depth)
+    if isinstance(value, (list, tuple)):
+        return [_encode(item, f"{path}[{i}]", figures, depth + 1) for i, item in enumerate(value)]
+    return _encode_array(value, path, figures)
+
+
+def _encode_mapping(value: Mapping[Any, Any], path: str, figures: dict[str, bytes], depth: int) -> dict[str, Any]:
+    encoded: dict[str, Any] = {}
+    for key, item in value.items():
+        if type(key) is int:  # epochs: jarvis users index their records by number
+            name = f"$int:{key}"
+        elif isinstance(key, str):
+            name = f"${key}" if key.startswith("$") else key
+        else:
+            raise CheckpointError(f"preview{path} has a key of type {type(key).__name__}: {key!r}; use a str or an int")
+        encoded[name] = _encode(item, f"{path}[{key!r}]", figures, depth + 1)
+    return encoded
+
+
+def _encode_array(value: Any, path: str, figures: dict[str, bytes]) -> Any:
+    torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
+    if torch is not None and isinstance(value, torch.Tensor):
+        value = value.detach().cpu().float().numpy() if value.dtype == torch.bfloat16 else value.detach().cpu().numpy()
+        numpy = sys.modules["numpy"]
+    if numpy is not None and isinstance(value, numpy.generic) and value.dtype.kind in "biufSU":
+        return _encode(value.item(), path, figures, 0)
+    if numpy is not None and isinstance(value, numpy.ndarray) and value.dtype.kind in "biuf":
+        if value.size > MOST_ELEMENTS:
+            raise CheckpointError(
+                f"preview{path} is an array of {value.size} elements, a preview holds up to {MOST_ELEMENTS}; "
+                "keep it in ckpt, or give self.preview a summary of it"
+            )
+        # Bytes, not decimals: what comes back is what was put in, NaN and all.
+        raw = base64.b64encode(value.tobytes()).decode("ascii")
+        return {"$array": {"dtype": value.dtype.str, "shape": list(value.shape), "raw": raw}}
+    figure = sys.modules.get("matplotlib.figure")
+    if figure is not None and isinstance(value, figure.Figure):
+        return {"$figure": _draw(value, path, figures)}
+    raise CheckpointError(
+        f"preview{path} is of type {type(value).__module__}.{type(value).__qualname__}, which a preview cannot hold; "
+        f"use numbers, str, list, dict, arrays of up to {MOST_ELEMENTS} elements or matplotlib figures"
+    )
+
+
+def _draw(figure: Any, path: str, figures: dict[str, bytes]) -> str:
+    label = "_".join(_LABEL.findall(path))[:60] or "figure"
+    if label in figures:
+        label = f"{label[:56]}_{len(figures)}"
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    figures[label] = file.getvalue()
+    return label
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        tag, content = next(iter(value.items()))
+        if tag == "$float":
+            return float(content)
+        if tag == "$array":
+            import numpy
+
+            raw = base64.b64decode(content["raw"])
+            return numpy.frombuffer(raw, dtype=numpy.dtype(content["dtype"])).reshape(content["shape"]).copy()
+        if tag == "$figure":
+            return content
+    return {_decode_key(key): _decode(item) for key, item in value.items()}
+
+
+def _decode_key(key: str) -> str | int:
+    if key.startswith("$int:"):
+        return int(key[5:])
+    return key.removeprefix("$")

@@ -1,0 +1,193 @@
+"""A store: the data of many runs in one directory, without the job that made them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jimmy_manager.archives import filesystem, layout, store_file
+from jimmy_manager.archives.archive import Ckpts, Configs, Previews, StatsArchive
+from jimmy_manager.archives.claims import LONGEST_LEASE_S, Claims, Standing
+from jimmy_manager.archives.clock import Clock
+from jimmy_manager.archives.files import Disk, Files
+from jimmy_manager.archives.history import History, Stats
+from jimmy_manager.archives.memory import Memory
+from jimmy_manager.archives.read_only import ReadOnly
+from jimmy_manager.archives.registry import Registered, Registry
+from jimmy_manager.archives.store_file import StoreFile
+from jimmy_manager.config import Config
+from jimmy_manager.errors import DamagedRecord, KeyNotFound, NoRecord, RunBusy, StoreError
+from jimmy_manager.schema import Ledger
+
+
+class Store:
+    """The runs under ``directory``, as four mappings by key; ``directory=None`` keeps everything in memory.
+
+    Nothing is made on disk before the first write, so that a mistyped directory stays a clear error for
+    whoever only looks. ``read_only=True`` writes nothing at all and needs an existing store.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str] | None = "store", *, read_only: bool = False, key_len: int = 8,
+        stale_s: float | None = None, lease_s: float | None = None, heartbeat_s: float = 15.0,
+        patience_s: float = LONGEST_LEASE_S, durable: bool = True, files: Files | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.directory = None if directory is None else os.fspath(directory)
+        self.read_only = read_only
+        self._key_len = key_len
+        self._below = files or (Memory() if self.directory is None else Disk(self.directory, durable=durable))
+        self.files: Files = ReadOnly(self._below) if read_only else self._below
+        self._info: StoreFile | None = store_file.read(self._below)
+        self._check_place()
+        measured = self._info or StoreFile(id="", key_len=key_len)
+        if stale_s is None:
+            stale_s = measured.stale_s if measured.stale_s is not None else self._default_stale_s()
+        self.claims = Claims(
+            self.files, clock or Clock(), stale_s=stale_s, lease_s=lease_s or measured.lease_s or 120.0,
+            heartbeat_s=heartbeat_s, patience_s=patience_s,
+        )
+        self.history = History(self.claims)
+        self.registry = Registry(self.claims, measured.key_len)
+        self.configs = Configs(self)
+        self.stats = StatsArchive(self)
+        self.ckpts = Ckpts(self)
+        self.previews = Previews(self)
+
+    @property
+    def info(self) -> StoreFile:
+        """The content of ``store.yaml``, which is created where it is missing; read anew by ``refresh``."""
+        if self._info is None:
+            created = store_file.create(self.files, self._key_len)
+            self.registry = Registry(self.claims, created.key_len)
+            self._info = created
+            return created
+        return self._info
+
+    @property
+    def ledger(self) -> Ledger:
+        """The fields that were added, renamed and removed since the first run."""
+        return self._info.ledger if self._info else Ledger()
+
+    def refresh(self) -> None:
+        """Read ``store.yaml`` again: somebody may have edited the schema ledger."""
+        self._info = store_file.read(self.files)
+
+    def edit(self, **changes: Any) -> StoreFile:
+        """Change fields of ``store.yaml``."""
+        _ = self.info
+        edited = store_file.edit(self.files, lambda current: current._replace(**changes))
+        self._info = edited
+        return edited
+
+    def edit_schema(self, operation: str, *arguments: Any) -> Ledger:
+        """Apply ``Ledger.add``, ``rename`` or ``remove`` with ``arguments``, and keep the result in the store."""
+        _ = self.info
+
+        def change(current: StoreFile) -> StoreFile:
+            ledger: Ledger = getattr(current.ledger, operation)(*arguments)
+            ledger.check((key, self.registry.read(key).stored) for key in self.registry)
+            return current._replace(ledger=ledger)
+
+        edited = store_file.edit(self.files, change)
+        self._info = edited
+        return edited.ledger
+
+    def register(self, config: Mapping[str, Any]) -> Registered:
+        """Give ``config`` its key, for ever; the same on every node."""
+        _ = self.info
+        return self.registry.add(self.key_form(config))
+
+    def find(self, config: Mapping[str, Any]) -> str | None:
+        """The key of ``config``; None where it is not registered."""
+        return self.registry.find(self.key_form(config))
+
+    def key_form(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """``config`` as it is hashed and stored: plain values, through the ledger."""
+        return self.ledger.key_form(config)
+
+    def config(self, key: str) -> Config:
+        """The configuration of a whole key as the ledger shows it, popped or not."""
+        return Config(self.ledger.shown_form(self.registry.read(key).stored))
+
+    def keys(self) -> Iterator[str]:
+        """Every registered key that was not popped."""
+        for key in self.registry:
+            if not self.is_popped(key):
+                yield key
+
+    def committed_keys(self) -> Iterator[str]:
+        """Every key with something committed and not popped."""
+        for key in self.registry:
+            if self.is_committed(key):
+                yield key
+
+    def resolve(self, prefix: str) -> str:
+        """The whole key that ``prefix`` begins; ``KeyNotFound`` or ``AmbiguousKey``."""
+        return prefix if self.registry.is_registered(prefix) else self.registry.resolve(prefix)
+
+    def standing(self, key: str) -> Standing:
+        """Where a run stands: ``new``, ``held``, ``dead``, ``silent``, ``released``, ``failed``, ``done``, ..."""
+        return self.claims.standing(key)
+
+    def committed(self, key: str) -> Stats | None:
+        """The stats of a run; None where nothing is committed or it was popped."""
+        try:
+            return self.history.stats(key)
+        except NoRecord:
+            return None
+
+    def is_committed(self, key: str) -> bool:
+        """Whether a run has a commit that was not popped; a damaged one counts."""
+        trace = self.claims.look(key)
+        return bool(trace.stats) and not self._is_tombstone(key, trace.stats[-1])
+
+    def is_popped(self, key: str) -> bool:
+        """Whether a run was popped and not committed to since."""
+        trace = self.claims.look(key)
+        return bool(trace.stats) and self._is_tombstone(key, trace.stats[-1])
+
+    def pop(self, key: str, *, force: bool = False) -> None:
+        """Take a run out of the store: a claim with an empty stats record.
+
+        Its name stays reserved, its numbering goes on, and a worker that still holds it has lost its claim.
+        A run that a live worker holds is refused with ``RunBusy`` unless ``force``.
+        """
+        key = self.resolve(key)
+        standing = self.standing(key)
+        if standing.state == "held" and not force:
+            owner = standing.record.owner if standing.record else "an unreadable claim"
+            raise RunBusy(f"run {key} is held by {owner}; stop that worker first, or pop it with force=True")
+        if self.is_popped(key):
+            raise KeyNotFound(f"no run has the key {key!r}; it was popped")
+        record = self.claims.mark(standing, self.registry.read(key).digest, "popped")
+        if record is None:
+            raise RunBusy(f"run {key} was claimed by another worker a moment ago")
+        self.files.replace(layout.stats(key, record.generation), Stats(key, record.generation, record.token, ()).seal())
+
+    def logs(self, key: str) -> str | None:
+        """The directory for the logs of a run; None for a store in memory."""
+        return None if self.directory is None else os.path.join(self.directory, layout.logs(key))
+
+    def __str__(self) -> str:
+        return self.directory or "memory"
+
+    def __repr__(self) -> str:
+        return f"Store({self.directory!r}{', read_only=True' if self.read_only else ''})"
+
+    def _check_place(self) -> None:
+        if self._info is None and self.directory is not None:
+            if self.read_only:
+                raise StoreError(f"there is no store at {self.directory!r} (no {layout.STORE_FILE} in it)")
+            if os.path.exists(self.directory) and not os.path.isdir(self.directory):
+                raise StoreError(f"cannot make a store at {self.directory!r}: it is a file")
+
+    def _default_stale_s(self) -> float:
+        return 0.0 if self.directory is None else filesystem.stale_s(self.directory)
+
+    def _is_tombstone(self, key: str, generation: int) -> bool:
+        try:
+            return not self.history.read_stats(key, generation).commits
+        except DamagedRecord:
+            return False
