@@ -20,6 +20,7 @@
     ├── KeyNotFound          (KeyError)          no run has this key
     ├── AmbiguousKey         (KeyError)          several runs share this prefix
     ├── ClaimLost                                another worker holds a higher generation: stop writing
+    ├── Stopped                                  a signal asked the worker to stop; the run was saved and is free
     ├── RunBusy                                  another live worker holds this run
     ├── RunFailed                                the run is marked failed and nobody asked for a retry
     ├── CheckpointError      (ValueError)        a checkpoint holds what cannot be stored, or lacks what is needed
@@ -104,6 +105,10 @@ class AmbiguousKey(JimmyError, KeyError):
 
 class ClaimLost(JimmyError):
     """Another worker holds a higher generation of this run; nothing more may be written for it."""
+
+
+class Stopped(JimmyError):
+    """A signal asked the worker to stop: the run was saved, released, and goes on with whoever takes it."""
 
 
 class RunBusy(JimmyError):

@@ -67,7 +67,7 @@ class ClaimRecord(NamedTuple):
 
     def seal(self) -> bytes:
         """The bytes of the claim file."""
-        data = {name: value for name, value in self._asdict().items() if value not in (None, "", False)}
+        data = {name: value for name, value in self._asdict().items() if value not in (None, "") and value is not False}
         return seal("claim", data | {"owner": self.owner.as_record()})
 
     @classmethod
