@@ -1,9 +1,9 @@
 """The name of a run, from the content of its configuration.
 
 A configuration is encoded so that every value says what it is and how long it is; the key is the start of the SHA-256
-of that. Two values have one encoding exactly when they are one value: ``1`` and ``1.0`` are, ``1`` and ``True`` are not,
-the order of keys never matters, and integers are exact at any size. The encoding is an interface: it never changes, and
-``tests/golden/keys.json`` pins it::
+of that. Two values have one encoding exactly when they are one value: ``1`` and ``1.0`` are, ``1`` and ``True`` are
+not, the order of keys never matters, and integers are exact at any size. The encoding is an interface: it never
+changes, and ``tests/golden/keys.json`` pins it::
 
     None n    True t    False f    1 i1;    -255 i-ff;    0.5 d0x1.0000000000000p-1;    "ab" s2:ab
     [True, None] l2:tn    {"k": 1} m1:1:ki1;
