@@ -23,7 +23,7 @@ SOURCE = Path(__file__).resolve().parents[1] / PACKAGE
 BASE = {"settings", "identity"}
 CORE = {"settings"}
 LAYERS: dict[str, tuple[tuple[str, ...], set[str]]] = {
-    "settings": (("errors", "values", "config", "yaml12", "grid"), {"identity"}),
+    "settings": (("errors", "values", "nesting", "targets", "config", "yaml12", "grid"), {"identity"}),
     "identity": (("keys", "schema"), CORE),
     "trained": (("manager.trained",), {*BASE, "archives", "manager", "data", "training"}),
     "archives": (("archives",), BASE),
