@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jimmy_manager.archives import filesystem, layout, store_file
 from jimmy_manager.archives.archive import Ckpts, Configs, Previews, StatsArchive
 from jimmy_manager.archives.claims import LONGEST_LEASE_S, Claims, Standing
 from jimmy_manager.archives.clock import Clock
-from jimmy_manager.archives.files import Disk, Files
+from jimmy_manager.archives.disk import Disk
+from jimmy_manager.archives.files import Files
 from jimmy_manager.archives.history import History, Stats
 from jimmy_manager.archives.memory import Memory
 from jimmy_manager.archives.read_only import ReadOnly
@@ -80,6 +81,14 @@ class Store:
         edited = store_file.edit(self.files, lambda current: current._replace(**changes))
         self._info = edited
         return edited
+
+    def bind(self, change: Callable[[StoreFile], StoreFile]) -> None:
+        """Apply ``change`` to what the first run fixes; where there is no ``store.yaml`` yet, in its very creation."""
+        if self._info is None:
+            self._info = store_file.create(self.files, self._key_len, change)
+            self.registry = Registry(self.claims, self._info.key_len)
+        if change(self._info) != self._info:
+            self._info = store_file.edit(self.files, change)
 
     def edit_schema(self, operation: str, *arguments: Any) -> Ledger:
         """Apply ``Ledger.add``, ``rename`` or ``remove`` with ``arguments``, and keep the result in the store."""
@@ -165,6 +174,9 @@ class Store:
         if record is None:
             raise RunBusy(f"run {key} was claimed by another worker a moment ago")
         self.files.replace(layout.stats(key, record.generation), Stats(key, record.generation, record.token, ()).seal())
+        # As for a commit: whoever claimed before the tombstone could be seen goes on from what was to be popped.
+        if self.claims.look(key).top > record.generation:
+            raise RunBusy(f"run {key} was claimed by another worker while it was popped; pop it again")
 
     def logs(self, key: str) -> str | None:
         """The directory for the logs of a run; None for a store in memory."""

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from jimmy_manager import yaml12
 from jimmy_manager.archives import layout
-from jimmy_manager.archives.files import Disk, Files
+from jimmy_manager.archives.disk import Disk
+from jimmy_manager.archives.files import Files
 from jimmy_manager.errors import ConfigError, DamagedRecord, StoreError, StoreTooNew, UnreadableRecord
 from jimmy_manager.schema import Ledger
 
@@ -95,11 +96,12 @@ def read(files: Files) -> StoreFile | None:
     return StoreFile.load(raw)
 
 
-def create(files: Files, key_len: int) -> StoreFile:
-    """Create ``store.yaml`` unless it is there, and return what stands in it."""
+def create(files: Files, key_len: int, change: Callable[[StoreFile], StoreFile] | None = None) -> StoreFile:
+    """Create ``store.yaml`` unless it is there, and return what stands in it; ``change`` applies to a new one."""
     if not 4 <= key_len <= 64:
         raise StoreError(f"key_len is {key_len}, it must be from 4 to 64")
     fresh = StoreFile(id=secrets.token_hex(8), key_len=key_len)
+    fresh = change(fresh) if change else fresh
     if files.create(layout.STORE_FILE, fresh.dump()):
         return fresh
     existing = read(files)
