@@ -35,7 +35,10 @@ mappings = st.recursive(
     lambda inner: st.dictionaries(names, scalars | ranges | inner | unions(inner), max_size=3),
     max_leaves=6,
 )
-choices = mappings | st.lists(mappings, max_size=4)
+# Sub-grids over the same fields, which overlap in every way: at corners, in one point, one inside the other.
+boxes = st.fixed_dictionaries({name: st.lists(st.integers(0, 2), min_size=1, max_size=3) for name in "abc"})
+overlapping = st.lists(boxes, min_size=2, max_size=4)
+choices = mappings | st.lists(mappings, max_size=4) | overlapping | overlapping.map(lambda items: {"inner": items})
 
 
 def by_definition(tree: Any) -> list[Any]:
