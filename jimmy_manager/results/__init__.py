@@ -1,0 +1,1 @@
+"""Reading what was trained: filters, tables, comparisons, plots, export and import."""

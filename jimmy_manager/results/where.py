@@ -1,0 +1,330 @@
+"""Filter expressions: ``optim.lr < 0.01 and arch in ["cnn", "mlp"] and not failed``; parsed by hand, never evaluated.
+
+::
+
+    expression = both { "or" both }
+    both       = one { "and" one }
+    one        = "not" one | "(" expression ")" | value { sign value }
+    sign       = "==" | "!=" | "<" | "<=" | ">" | ">=" | "in" | "not" "in"
+    value      = field | number | quoted text | "true" | "false" | "none" | "[" [ value { "," value } [ "," ] ] "]"
+
+A field is a dotted path, in backquotes where it holds other characters; alone it asks whether it is there and neither
+empty, zero, false nor none. ``0.001 < lr < 0.1`` means what it means in Python. Every comparison with a missing field is
+false, ``!=`` and ``not in`` too; between unlike types only these two hold. ``true`` is not ``1``, and ``1`` is ``1.0``.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from jimmy_manager.errors import UnknownField, WhereError
+
+Row = Mapping[str, object]
+Test = Callable[[Row], bool]
+
+MAX_LENGTH = 4_000
+MAX_DEPTH = 50
+
+
+class Where:
+    """A parsed filter: call it with a flat row of dotted paths; ``fields`` are those it asks for, in their order."""
+
+    __slots__ = ("_places", "_test", "text")
+
+    def __init__(self, text: str, test: Test, places: dict[str, int]) -> None:
+        self.text = text
+        self._test = test
+        self._places = places
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The dotted paths in the order of their first use."""
+        return tuple(self._places)
+
+    def place(self, field: str) -> str:
+        """Return the text with a caret under the first use of ``field``."""
+        return _pointer(self.text, self._places[field])
+
+    def __call__(self, row: Row) -> bool:
+        return self._test(row)
+
+    def __repr__(self) -> str:
+        return f"parse({self.text!r})"
+
+
+def parse(text: str) -> Where:
+    """Return the filter that ``text`` describes; WhereError points at the first place that makes no sense.
+
+    >>> where = parse('optim.lr < 0.01 and arch == "cnn"')
+    >>> where.fields, where({'optim.lr': 1e-3, 'arch': 'cnn'}), where({'arch': 'cnn'})
+    (('optim.lr', 'arch'), True, False)
+    """
+    if len(text) > MAX_LENGTH:
+        raise WhereError(f"the filter has {len(text)} characters; at most {MAX_LENGTH} are read")
+    text = unicodedata.normalize("NFC", text)  # as the stored names and texts are
+    parser = _Parser(text)
+    return Where(text, parser.parse(), parser.places)
+
+
+def check_fields(where: Where, known: Iterable[str]) -> None:
+    """Raise UnknownField, with the nearest name, if ``where`` asks for a field that is not among ``known``.
+
+    >>> check_fields(parse('optim.lr < 1'), ['optim.lr', 'arch'])
+    """
+    names = set(known)
+    for field in where.fields:
+        if field not in names:
+            near = _nearest(field, names)
+            advice = f"; did you mean {near!r}?" if near else ""
+            raise UnknownField(f"unknown field {field!r} in the filter{advice}\n{where.place(field)}")
+
+
+class _Token(NamedTuple):
+    kind: str  # number, text, name, quoted, sign, end; and word for a name that is part of the grammar
+    text: str
+    place: int
+
+
+class _Field(NamedTuple):
+    name: str
+
+
+_TOKEN = re.compile(
+    r"""(?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?![\w.]))
+      | (?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
+      | (?P<name>[^\W\d]\w*(?:\.\w+)*)
+      | `(?P<quoted>[^`]+)`
+      | (?P<sign>==|!=|<=|>=|[<>()\[\],])""",
+    re.VERBOSE | re.DOTALL,
+)
+_SPACE = re.compile(r"\s*")
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPED = {"n": "\n", "t": "\t", "\\": "\\", '"': '"', "'": "'"}
+_WORDS = {"and", "or", "not", "in"}
+_CONSTANTS = {"true": True, "True": True, "false": False, "False": False, "none": None, "None": None, "null": None}
+_ADVICE = {
+    "=": "write == to compare",
+    "&": "write and",
+    "|": "write or",
+    "!": "write not, or != to compare",
+    "-": "put a name that holds a hyphen in `backquotes`",
+    "`": "the backquote is not closed",
+    '"': "the quote is not closed",
+    "'": "the quote is not closed",
+}
+_ORDER: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def _tokens(text: str) -> list[_Token]:
+    tokens = []
+    place = _SPACE.match(text).end()  # type: ignore[union-attr]  # it matches nothing, too
+    while place < len(text):
+        match = _TOKEN.match(text, place)
+        if match is None:
+            advice = _ADVICE.get(text[place])
+            raise _error(text, place, f"unexpected {text[place]!r}" + (f": {advice}" if advice else ""))
+        kind = str(match.lastgroup)
+        word = match[kind]
+        tokens.append(_Token("word" if kind == "name" and word in _WORDS else kind, word, place))
+        place = _SPACE.match(text, match.end()).end()  # type: ignore[union-attr]
+    return [*tokens, _Token("end", "", len(text))]
+
+
+class _Parser:
+    """Recursive descent over the tokens; each level that the text can nest is counted, so the stack cannot overflow."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens = _tokens(text)
+        self._next = 0
+        self._depth = 0
+        self.places: dict[str, int] = {}
+
+    def parse(self) -> Test:
+        test = self._expression()
+        if self._token.kind != "end":
+            raise self._expected("'and', 'or' or the end")
+        return test
+
+    def _expression(self) -> Test:
+        tests = [self._both()]
+        while self._accept("or"):
+            tests.append(self._both())
+        return tests[0] if len(tests) == 1 else lambda row: any(test(row) for test in tests)
+
+    def _both(self) -> Test:
+        tests = [self._one()]
+        while self._accept("and"):
+            tests.append(self._one())
+        return tests[0] if len(tests) == 1 else lambda row: all(test(row) for test in tests)
+
+    def _one(self) -> Test:
+        if self._accept("not"):
+            self._deeper()
+            test = self._one()
+            self._depth -= 1
+            return lambda row: not test(row)
+        if self._accept("("):
+            self._deeper()
+            test = self._expression()
+            self._close(")")
+            return test
+        return self._comparison()
+
+    def _comparison(self) -> Test:
+        values, signs = [self._value()], []
+        while sign := self._sign():
+            place = self._token.place
+            values.append(self._value())
+            if sign.endswith("in") and not isinstance(values[-1], _Field | list | str):
+                raise _error(self._text, place, "only a list, a text or a field can hold a value")
+            signs.append(sign)
+        first = values[0]
+        if signs:
+            pairs = list(zip(values, signs, values[1:], strict=False))
+            return lambda row: all(_compare(_look(row, left), sign, _look(row, right)) for left, sign, right in pairs)
+        if not isinstance(first, _Field):
+            raise self._expected("a comparison")
+        name = first.name
+        return lambda row: bool(row.get(name))
+
+    def _sign(self) -> str:
+        if self._token.text == "not" and self._token.kind == "word" and self._tokens[self._next + 1].text == "in":
+            self._next += 2
+            return "not in"
+        for sign in ("==", "!=", "<", "<=", ">", ">=", "in"):
+            if self._accept(sign):
+                return sign
+        return ""
+
+    def _value(self) -> object:
+        token = self._token
+        if token.kind in ("name", "quoted", "text", "number"):
+            self._next += 1
+            if token.kind == "number":
+                return _number(token.text)
+            if token.kind == "text":
+                return self._unquoted(token)
+            if token.kind == "name" and token.text in _CONSTANTS:
+                return _CONSTANTS[token.text]
+            self.places.setdefault(token.text, token.place)
+            return _Field(token.text)
+        if self._accept("["):
+            return self._list()
+        raise self._expected("a field or a value")
+
+    def _list(self) -> list[object]:
+        self._deeper()
+        items: list[object] = []
+        while not (self._token.kind == "sign" and self._token.text == "]"):
+            place = self._token.place
+            items.append(self._value())
+            if isinstance(items[-1], _Field):
+                raise _error(self._text, place, "a list holds values, not fields; put text in quotes")
+            if not self._accept(","):
+                break
+        self._close("]")
+        return items
+
+    def _unquoted(self, token: _Token) -> str:
+        def unescape(match: re.Match[str]) -> str:
+            if match[1] not in _ESCAPED:
+                place = token.place + 1 + match.start()
+                raise _error(self._text, place, f"unknown escape {match[0]!r}; write a backslash twice")
+            return _ESCAPED[match[1]]
+
+        return _ESCAPE.sub(unescape, token.text[1:-1])
+
+    @property
+    def _token(self) -> _Token:
+        return self._tokens[self._next]
+
+    def _accept(self, text: str) -> bool:
+        found = self._token.kind in ("word", "sign") and self._token.text == text
+        self._next += found
+        return found
+
+    def _deeper(self) -> None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise _error(self._text, self._tokens[self._next - 1].place, f"nested deeper than {MAX_DEPTH} levels")
+
+    def _close(self, bracket: str) -> None:
+        if not self._accept(bracket):
+            raise self._expected(f"{bracket!r}")
+        self._depth -= 1
+
+    def _expected(self, what: str) -> WhereError:
+        found = f"not {self._token.text!r}" if self._token.kind != "end" else "but the filter ends"
+        return _error(self._text, self._token.place, f"expected {what} here, {found}")
+
+
+_ABSENT = object()
+
+
+def _look(row: Row, value: object) -> object:
+    return row.get(value.name, _ABSENT) if isinstance(value, _Field) else value
+
+
+def _compare(left: object, sign: str, right: object) -> bool:
+    if left is _ABSENT or right is _ABSENT:
+        return False
+    if sign in ("==", "!="):
+        return _equal(left, right) == (sign == "==")
+    if sign in ("in", "not in"):
+        return _holds(right, left) == (sign == "in")
+    if _kind(left) != _kind(right) or _kind(left) not in (float, str):
+        return False
+    return _ORDER[sign](left, right)  # type: ignore[arg-type]
+
+
+def _equal(left: object, right: object) -> bool:
+    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
+        return len(left) == len(right) and all(map(_equal, left, right))
+    return _kind(left) == _kind(right) and left == right
+
+
+def _holds(container: object, value: object) -> bool:
+    if isinstance(container, list | tuple):
+        return any(_equal(value, item) for item in container)
+    return isinstance(container, str) and isinstance(value, str) and value in container
+
+
+def _kind(value: object) -> type:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float
+    return str if isinstance(value, str) else type(value)
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.lstrip("+-").isdigit() else float(text)
+
+
+def _error(text: str, place: int, reason: str) -> WhereError:
+    return WhereError(f"cannot read the filter: {reason}\n{_pointer(text, place)}")
+
+
+def _pointer(text: str, place: int) -> str:
+    """Return the part of ``text`` around ``place`` in one printable line, and a caret below it."""
+    start = max(0, place - 50)
+    shown = "".join(character if character.isprintable() else " " for character in text[start : place + 30])
+    lead, tail = "..." if start else "", "..." if len(text) > place + 30 else ""
+    return f"  {lead}{shown}{tail}\n  {' ' * (len(lead) + place - start)}^"
+
+
+def _nearest(field: str, names: set[str]) -> str | None:
+    """Return the known field of the same last name, else the one spelled most alike."""
+    import difflib
+
+    below = sorted(name for name in names if name.endswith("." + field))
+    near = below or difflib.get_close_matches(field[:100], sorted(names), n=1)
+    return near[0] if near else None
