@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from jimmy_manager.archives import layout
 from jimmy_manager.archives.claim import Claim
 from jimmy_manager.archives.files import Content, PendingWrite
-from jimmy_manager.archives.history import Commit, History, Stats
+from jimmy_manager.archives.history import Commit, History, Popped, Stats
 from jimmy_manager.errors import ClaimLost, DamagedRecord, JimmyError, NoRecord, RecordError, StoreError
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,11 @@ class Attempt:
         """The newest commit of this generation; before the first one, what it adopted."""
         return self._commits[-1] if self._commits else self.adopted
 
+    @property
+    def is_saved(self) -> bool:
+        """Whether this generation has a commit of its own."""
+        return bool(self._commits)
+
     def adopt(self) -> Commit | None:
         """Take over the newest commit below, whichever generation made it; None where there never was one.
 
@@ -61,10 +66,14 @@ class Attempt:
         and are verified there. Nothing is committed by this. Raises ``DamagedRecord`` where commits exist
         but none is whole: a run with results is never started afresh behind its owner's back.
         """
+        outdated = self.adopted
         try:
             self.adopted = self._history.newest(self.key, self._link)
-        except NoRecord:
+        except NoRecord as absent:
             self.adopted = None
+            self._adopted_from = (absent.generation, 0) if isinstance(absent, Popped) else (0, 0)
+            if outdated is not None:
+                self._remove(outdated)
         return self.adopted
 
     def start_afresh(self) -> None:
@@ -90,20 +99,24 @@ class Attempt:
         dropped, kept = kept[:-KEPT_COMMITS], kept[-KEPT_COMMITS:]
         self._write_stats(Stats(self.key, self.generation, self.claim.record.token, kept, run=self._run), commit)
         self._commits = kept
-        self.claim.check()
+        self._acknowledge()
         for old in dropped:
             self._remove(old)
         return commit
 
     def finish(self) -> None:
         """Declare the run done, its newest own commit being the result; ``ClaimLost`` where somebody else goes on."""
-        if not self._commits:
-            raise ClaimLost(f"run {self.key}: generation {self.generation} has no commit of its own to finish with")
+        self._require_own_commit()
         self._may_write()
         stats = Stats(self.key, self.generation, self.claim.record.token, self._commits, run=self._run)
         self._declare_done(stats)
         self.claim.drop()
         self._files.replace(stats.name, stats._replace(done=True).seal())
+
+    def _require_own_commit(self) -> None:
+        """A result that is only adopted is never declared done: its generation's former owner may commit again."""
+        if not self._commits:
+            raise ClaimLost(f"run {self.key}: generation {self.generation} has no commit of its own to finish with")
 
     def _declare_done(self, stats: Stats) -> None:
         claims = self.claim._claims
@@ -117,24 +130,34 @@ class Attempt:
 
     def _settle(self) -> None:
         """Before the first own commit: wait until every late commit below must be visible, then look for one."""
-        claims = self._history.claims
+        self._await_late_commits()
+        self._may_write()
+        if not self._is_fresh and (below := self._newer_below()) is not None:
+            raise NewerCommit(f"run {self.key}: generation {below[0]} committed or was popped since the adoption")
+
+    def _await_late_commits(self) -> None:
+        """Sleep until whatever a predecessor was acknowledged for must be listed here, where it may not be yet."""
         if self.claim.record.settle:
+            claims = self._history.claims
             remaining = self.claim.taken_at + 2 * claims.stale_s - claims.clock.monotonic()
             if remaining > 0:
                 claims.clock.sleep(remaining)
-        self._may_write()
-        if not self._is_fresh and (below := self._newer_below()) is not None:
-            raise NewerCommit(f"run {self.key}: generation {below.generation} committed epoch {below.epoch} meanwhile")
 
-    def _newer_below(self) -> Commit | None:
-        """A whole commit that is newer than what was adopted; its files are read only where one is named."""
+    def _newer_below(self) -> tuple[int, int] | None:
+        """The order of a whole commit, or of a tombstone, that is newer than what was adopted."""
         try:
             if self._history.stats(self.key).commits[-1].order <= self._adopted_from:
-                return None
-            newest = self._history.newest(self.key, self._history.verify)
+                return None  # nothing newer is even named, so that no file needs to be read
+            newest = self._history.newest(self.key, self._history.verify).order
+        except Popped as tombstone:
+            newest = (tombstone.generation, 0)
         except NoRecord:
             return None
-        return newest if newest.order > self._adopted_from else None
+        return newest if newest > self._adopted_from else None
+
+    def _acknowledge(self) -> None:
+        """List the claims once more: a successor that claimed before this commit could be seen must not be missed."""
+        self.claim.check()
 
     def _may_write(self) -> None:
         if self._pending is not None:

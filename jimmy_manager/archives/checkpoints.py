@@ -20,9 +20,14 @@ _DEPTH = 200
 
 def save(ckpt: Mapping[str, Any], file: BinaryIO) -> None:
     """Write ``ckpt`` to ``file``; ``CheckpointError`` names the path of a value that cannot be stored."""
+    save_packed(pack(ckpt), file)
+
+
+def save_packed(packed: Any, file: BinaryIO) -> None:
+    """Write what ``pack`` returned; whoever packs first writes nothing at all for a value that is refused."""
     import torch
 
-    torch.save(pack(ckpt), file)
+    torch.save(packed, file)
 
 
 def load(file: BinaryIO, name: str) -> dict[str, Any]:

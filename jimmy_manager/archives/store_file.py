@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from jimmy_manager import yaml12
 from jimmy_manager.archives import layout
 from jimmy_manager.archives.disk import Disk
-from jimmy_manager.archives.files import Files
-from jimmy_manager.errors import ConfigError, DamagedRecord, StoreError, StoreTooNew, UnreadableRecord
+from jimmy_manager.archives.files import Files, unreadable
+from jimmy_manager.errors import DamagedRecord, StoreError, StoreTooNew
 from jimmy_manager.schema import Ledger
 
 FORMAT = 1
@@ -76,7 +76,7 @@ class StoreFile(NamedTuple):
                 fields=tuple(data.get("fields", ())), ledger=Ledger(data.get("schema", [])),
                 stale_s=data.get("stale_s"), lease_s=data.get("lease_s"),
             )
-        except (ConfigError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedRecord(f"damaged {layout.STORE_FILE}: {error}") from error
 
 
@@ -92,7 +92,7 @@ def read(files: Files) -> StoreFile | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UnreadableRecord(f"cannot read {layout.STORE_FILE}: {error.strerror}") from error
+        raise unreadable(str(error.filename or layout.STORE_FILE), error) from error
     return StoreFile.load(raw)
 
 

@@ -1,0 +1,1 @@
+"""The butler: hooks, process, batch and sweep over a store."""

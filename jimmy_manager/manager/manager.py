@@ -1,0 +1,311 @@
+"""``Manager``: what a researcher subclasses to train one configuration, a batch or a sweep."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import random
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from jimmy_manager.archives.claims import LONGEST_LEASE_S
+from jimmy_manager.archives.clock import Clock
+from jimmy_manager.archives.history import Commit
+from jimmy_manager.archives.store import Store
+from jimmy_manager.config import Config, load_config
+from jimmy_manager.errors import CheckpointError, ConfigError, HookError, NoRecord
+from jimmy_manager.grid import grid
+from jimmy_manager.manager import random_state, shares
+from jimmy_manager.manager.admission import Admission
+from jimmy_manager.manager.batch import Batch
+from jimmy_manager.manager.progress import Progress
+from jimmy_manager.manager.queries import Queries
+from jimmy_manager.manager.run import Run
+from jimmy_manager.manager.schedule import BatchReport, Shuffled
+from jimmy_manager.manager.signals import StopFlag
+from jimmy_manager.targets import DEFAULT_TARGETS
+
+_OLD_ARGUMENTS = ("s_path_len", "s_pause", "l_path_len", "l_pause")
+_RANDOM = "random_state"
+
+
+class Manager(Queries):
+    """Trains configurations and keeps their results in a store; subclass it and write ``train`` and ``eval``.
+
+    For 5 epochs with ``eval_interval=2, save_interval=3`` the hooks are called in this order::
+
+        get_config, setup, load_ckpt, (none there:) init_ckpt, eval, save_ckpt
+        | train | train eval | train save_ckpt | train eval | train eval save_ckpt
+
+    Attributes during a run: ``config``, ``key``, ``epoch`` (how many are behind the model), ``ckpt``,
+    ``preview``, ``device``. ``defaults`` may be set or filled at any time before a configuration is used.
+
+    ``heartbeat_s`` and ``lease_s`` bound how soon another host takes over from a lost one. ``patience``
+    (hours, deprecated) is an upper bound of the lease.
+    """
+
+    name: ClassVar[str] = ""
+    state: tuple[str, ...] = ()
+    num_epochs: int | None = None
+    default_config: ClassVar[str | None] = None
+    choices: Any = None
+    targets: tuple[str, ...] = ()
+
+    def __init__(
+        self, store_dir: str | os.PathLike[str] | None = "store",
+        defaults: Mapping[str, Any] | str | os.PathLike[str] | None = None, *,
+        eval_interval: int = 1, save_interval: int = 1, disp_interval: int = 1, verbose: bool = True,
+        read_only: bool = False, device: str | None = None, threads: int | None = None, heartbeat_s: float = 15.0,
+        lease_s: float = 120.0, key_len: int = 8, max_crashes: int = 5, patience: float | None = None,
+        stale_s: float | None = None, durable: bool = True, clock: Clock | None = None, **old: Any,
+    ) -> None:
+        _accept_old(old)
+        for argument, value in (("eval_interval", eval_interval), ("save_interval", save_interval)):
+            if value < 1:
+                raise ValueError(f"{argument} is {value!r}, it must be a number of epochs from 1")
+        if patience is not None:
+            warnings.warn("patience is deprecated; use lease_s, in seconds", DeprecationWarning, stacklevel=2)
+        self.store = Store(
+            store_dir, read_only=read_only, key_len=key_len, stale_s=stale_s, lease_s=lease_s, heartbeat_s=heartbeat_s,
+            patience_s=LONGEST_LEASE_S if patience is None else patience * 3600, durable=durable, clock=clock,
+        )
+        self.defaults = load_config(defaults if defaults is not None else self._own_defaults())
+        self.eval_interval = eval_interval
+        self.save_interval = save_interval
+        self.disp_interval = disp_interval
+        self.verbose = verbose
+        self.max_crashes = max_crashes
+        self.threads = shares.threads(threads)
+        self.stop = StopFlag()
+        self.progress = Progress()
+        self.config = Config()
+        self.key = ""
+        self.epoch = 0
+        self.ckpt: dict[str, Any] = {}
+        self.preview: dict[str, Any] = {}
+        self._device = device
+        self._run: Run | None = None
+        self._absent: NoRecord | None = None
+        self._random: dict[str, Any] | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # A job's name is inherited, but the ready Managers of this package are not jobs.
+        if not cls.name and not cls.__module__.startswith(f"{__name__.partition('.')[0]}."):
+            cls.name = cls.__name__
+
+    # What a user overrides
+
+    def get_config(self, config: Mapping[str, Any]) -> Config:
+        """Return the whole configuration of a partly given one: filled from ``defaults``.
+
+        An override may also canonicalise, so that several points of a grid become one run. It must be
+        idempotent: its result, given again, has the same key.
+        """
+        return Config(config).fill(self.defaults).allow(self.allowed_targets())
+
+    def setup(self, config: Config) -> None:
+        """Build what is trained (model, optimizer, data) for ``config``; called before the checkpoint is loaded."""
+        self.config = config
+        self.key = self.store.find(config) or self.key
+        self.epoch = 0
+
+    def init_ckpt(self) -> None:
+        """Start a run that has no checkpoint."""
+        self.epoch = 0
+        self.ckpt = {"eval_records": {}}
+        self.preview = {}
+
+    def load_ckpt(self) -> None:
+        """Load the newest checkpoint of the run into ``ckpt``, ``preview``, ``epoch`` and the ``state`` attributes.
+
+        Raises ``NoRecord`` where there is none, and ``CheckpointError`` where it lacks a needed state. The
+        random states are restored after this hook, whatever an override still draws.
+        """
+        commit, loaded = self._newest_ckpt()
+        self._random = loaded.pop(_RANDOM, None)
+        for name in self.state:
+            if name not in loaded:
+                raise CheckpointError(
+                    f"the checkpoint of run {self.key} has no state {name!r}, so it cannot be resumed exactly; "
+                    f"it has {sorted(map(str, loaded))}"
+                )
+            self._holder_of(name, "load_state_dict").load_state_dict(loaded.pop(name))
+        self.ckpt = loaded
+        self.preview = self.store.previews.read(commit)
+        self.epoch = commit.epoch
+
+    def save_ckpt(self) -> None:
+        """Commit ``ckpt``, the ``state`` attributes, the random states and ``preview`` at this epoch."""
+        if self._run is None:
+            raise HookError("save_ckpt() was called outside of process(); a run is written by its owner alone")
+        whole = dict(self.ckpt)
+        for name in (*self.state, _RANDOM):
+            if name in whole:
+                raise CheckpointError(f"ckpt has the key {name!r}, which is taken by the state of that name; rename it")
+        for name in self.state:
+            whole[name] = self._holder_of(name, "state_dict").state_dict()
+        whole[_RANDOM] = random_state.take()
+        self._run.commit(whole, self.preview, self.epoch)
+
+    def train(self) -> None:
+        """Train for one epoch."""
+        raise HookError(f"{type(self).__name__} has no train(); write one that trains for one epoch")
+
+    def eval(self) -> Mapping[str, Any] | None:
+        """Evaluate; a returned dict goes into ``preview`` and ``ckpt['eval_records'][epoch]``."""
+        raise HookError(f"{type(self).__name__} has no eval(); write one that evaluates and returns a dict")
+
+    # What a user calls
+
+    def process(
+        self, config: Mapping[str, Any], num_epochs: int | None = None, resume: bool = True, *, wait: bool = False,
+        retries: int = 0, new_fields: str = "ask",
+    ) -> str:
+        """Train one configuration to ``num_epochs`` in all and return its key; a no-op where that is done.
+
+        ``num_epochs=0`` is an evaluation-only run. ``resume=False`` starts a new generation from nothing.
+        Raises ``RunBusy`` where another live worker holds the run (unless ``wait``), ``RunFailed`` where it
+        is marked failed, ``Stopped`` after a stop signal, and what a hook raised.
+        """
+        total = self._total(num_epochs)
+        batch = Batch(self, Admission(self, new_fields), total, retries=retries, resume=resume)
+        with self.stop.installed():
+            try:
+                return batch.one(config, wait=wait)
+            finally:
+                self.progress.close()
+
+    def batch(
+        self, configs: Iterable[Mapping[str, Any]], num_epochs: int | None = None, resume: bool = True, count: int = 0,
+        patience: float | None = None, max_errors: float = 0, wait: bool = False, *, max_in_a_row: int | None = None,
+        retries: int = 0, new_fields: str = "ask",
+    ) -> BatchReport:
+        """Train every configuration that no other worker has, in the given order; any iterable will do.
+
+        ``count`` models at most (0: all). Runs held elsewhere are skipped, or waited for with ``wait``.
+        With ``max_errors=0`` the first exception of a hook is raised; else the batch goes on until that many
+        runs, or ``max_in_a_row`` one after the other, have failed. ``patience`` is deprecated.
+        """
+        if patience is not None:
+            warnings.warn("patience is deprecated; use Manager(lease_s=...)", DeprecationWarning, stacklevel=2)
+        batch = Batch(self, Admission(self, new_fields), self._total(num_epochs), retries=retries, resume=resume)
+        with self.stop.installed():
+            try:
+                return batch.all(configs, count=count, wait=wait, max_errors=max_errors, max_in_a_row=max_in_a_row)
+            finally:
+                self.progress.close()
+
+    def sweep(self, choices: Any = None, order: str = "random", **batch: Any) -> BatchReport:
+        """``batch`` over the grid of ``choices`` (a mapping, a list of them or a YAML file) in ``order``.
+
+        ``order`` is ``random`` (so that workers seldom meet) or ``given``.
+        """
+        chosen = choices if choices is not None else self._own_choices()
+        points = grid(chosen)
+        if order not in ("random", "given"):
+            raise ValueError(f"order is {order!r}, it must be 'random' or 'given'")
+        return self.batch(points if order == "given" else Shuffled(points, random.Random()), **batch)
+
+    def fetch(self, key: str) -> Any:
+        """The trained model of ``key`` in eval mode, or this Manager with the run loaded where it has no ``model``.
+
+        Calls ``setup`` and ``load_ckpt`` and writes nothing. ``key`` may be any unique prefix.
+        """
+        key = self.store.resolve(key)
+        self.key = key
+        self.setup(self.store.config(key).allow(self.allowed_targets()))
+        self.key = key
+        self.load_ckpt()
+        model: Any = getattr(self, "model", self)
+        return model.eval() if model is not self and hasattr(model, "eval") else model
+
+    def pop(self, key: str) -> Config:
+        """Take a run out of the store and return its configuration; see ``Store.pop``."""
+        key = self.store.resolve(key)
+        config = self.configs[key]
+        self.store.pop(key)
+        return config
+
+    @classmethod
+    def main(cls, argv: list[str] | None = None) -> None:
+        """The command line of a job file: ``python jobs/digits.py sweep ...`` is ``jimmy sweep jobs/digits.py ...``."""
+        from jimmy_manager.cli.main import run_job
+
+        run_job(cls, argv)
+
+    @property
+    def device(self) -> str:
+        """Where to train, as torch names it: asked for, this worker's share, the first GPU, the CPU."""
+        if self._device is None:
+            self._device = shares.device(None)
+        return self._device
+
+    @device.setter
+    def device(self, device: Any) -> None:
+        self._device = str(device)
+
+    def seed(self, config: Config) -> int:
+        """The seed of Python's, numpy's and torch's generators, set before ``setup``: the field ``seed``, else 0.
+
+        Runs that differ in another field start from the same numbers, in whatever order workers train them.
+        """
+        value = config.get("seed", 0)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ConfigError(f"seed is {value!r}, it must be an int; override Manager.seed for another rule")
+        return value
+
+    def allowed_targets(self) -> tuple[str, ...]:
+        """The prefixes under which a ``_target_`` may be found: ``targets``, the job's own module, and the defaults."""
+        module = type(self).__module__
+        return (*self.targets, module.partition(".")[0], *DEFAULT_TARGETS)
+
+    def _holder_of(self, name: str, method: str) -> Any:
+        holder = getattr(self, name, None)
+        if not hasattr(holder, method):
+            raise HookError(
+                f"state names {name!r}, but self.{name} is {type(holder).__name__} and has no {method}(); "
+                "set it in setup(), or take it out of state"
+            )
+        return holder
+
+    def _newest_ckpt(self) -> tuple[Commit, dict[str, Any]]:
+        if self._run is None:
+            return self.store.history.newest(self.key, lambda commit: (commit, self.store.ckpts.read(commit)))
+        commit = self._run.newest
+        if commit is None:
+            self._absent = NoRecord(f"run {self.key} has no checkpoint yet")
+            raise self._absent
+        return commit, self.store.ckpts.read(commit)
+
+    def _total(self, num_epochs: int | None) -> int:
+        total = self.num_epochs if num_epochs is None else num_epochs
+        if total is None:
+            raise HookError(f"how long? give num_epochs, or set {type(self).__name__}.num_epochs")
+        if total < 0:
+            raise ValueError(f"num_epochs is {total}, it must be 0 or more")
+        return total
+
+    def _own_folder(self) -> Path:
+        try:
+            return Path(inspect.getfile(type(self))).resolve().parent
+        except (TypeError, OSError):  # defined in a notebook or at a prompt
+            return Path.cwd()
+
+    def _own_defaults(self) -> Mapping[str, Any] | Path:
+        return self._own_folder() / self.default_config if self.default_config else {}
+
+    def _own_choices(self) -> Any:
+        if self.choices is None:
+            raise HookError(f"sweep over what? give choices, or set {type(self).__name__}.choices")
+        return self._own_folder() / self.choices if isinstance(self.choices, (str, os.PathLike)) else self.choices
+
+
+def _accept_old(arguments: Mapping[str, Any]) -> None:
+    """Let jarvis's arguments for the paths and pauses of its archives pass; they mean nothing here."""
+    for name in arguments:
+        if name not in _OLD_ARGUMENTS:
+            raise TypeError(f"Manager() got an unexpected argument {name!r}")
+        warnings.warn(f"{name} means nothing any more; leave it out", DeprecationWarning, stacklevel=3)

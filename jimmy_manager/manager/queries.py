@@ -1,0 +1,99 @@
+"""Asking a store about the runs of a job: which are complete, which is best, what do they say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from jimmy_manager.archives.archive import Ckpts, Configs, Previews, StatsArchive, meets
+from jimmy_manager.archives.store import Store
+from jimmy_manager.config import Config
+from jimmy_manager.errors import KeyNotFound
+
+
+class Queries:
+    """The reading half of ``Manager``; it loads no checkpoint and no torch."""
+
+    store: Store
+
+    @property
+    def configs(self) -> Configs:
+        """Configurations by key."""
+        return self.store.configs
+
+    @property
+    def stats(self) -> StatsArchive:
+        """Progress by key."""
+        return self.store.stats
+
+    @property
+    def ckpts(self) -> Ckpts:
+        """Checkpoints by key."""
+        return self.store.ckpts
+
+    @property
+    def previews(self) -> Previews:
+        """Small results by key."""
+        return self.store.previews
+
+    def get_config(self, config: Mapping[str, Any]) -> Config:
+        """The whole configuration of a partly given one."""
+        raise NotImplementedError
+
+    def completed(self, min_epoch: int = 0, cond: Mapping[str, Any] | None = None) -> Iterator[str]:
+        """The keys trained to at least ``min_epoch`` whose configuration meets ``cond``.
+
+        ``cond`` maps dotted fields to a value, a list of values or a callable.
+        """
+        for key, _ in self.completed_items(min_epoch, cond):
+            yield key
+
+    def completed_items(
+        self, min_epoch: int = 0, cond: Mapping[str, Any] | None = None
+    ) -> Iterator[tuple[str, Config]]:
+        """``completed`` as pairs of key and configuration."""
+        for key in self.store.committed_keys():
+            config = self.store.config(key)
+            if meets(config, cond):
+                stats = self.store.committed(key)
+                if stats is not None and stats.commits[-1].epoch >= min_epoch:
+                    yield key, config
+
+    def best_work(
+        self, min_epoch: int = 0, cond: Mapping[str, Any] | None = None, p_key: str = "loss_test",
+        reverse: bool | None = None,
+    ) -> str:
+        """The key with the lowest preview value ``p_key``; the highest with ``reverse``, as for names in acc or return.
+
+        Runs without a finite value there are passed over; ``KeyNotFound`` where none is left.
+        """
+        reverse = p_key.startswith(("acc", "return")) if reverse is None else reverse
+        scored = []
+        for key in self.completed(min_epoch, cond):
+            value = self.previews[key].get(p_key)
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                scored.append((float(value), key))
+        if not scored:
+            raise KeyNotFound(f"no completed run has a number {p_key!r} in its preview")
+        return (max if reverse else min)(scored)[1]
+
+    def overview(
+        self, configs: Iterable[Mapping[str, Any]] | None = None, min_epoch: int = 0, p_keys: Iterable[str] = ()
+    ) -> Any:
+        """A DataFrame of the completed runs (of ``configs``, where given): epoch, varying fields, preview fields."""
+        import pandas as pd
+
+        wanted = None if configs is None else {self.store.find(self.get_config(config)) for config in configs}
+        runs = {k: c.flatten() for k, c in self.completed_items(min_epoch) if wanted is None or k in wanted}
+        shared = self.configs.compare(runs)[0].flatten()
+        chosen = tuple(p_keys)
+        rows = []
+        for key, fields in runs.items():
+            preview = self.previews[key]
+            shown = {p: preview.get(p) for p in chosen} if chosen else preview
+            varying = {path: value for path, value in fields.items() if path not in shared}
+            rows.append({"key": key, "epoch": self.stats[key]["epoch"], **varying, **shown})
+        frame = pd.DataFrame(rows)
+        return frame.set_index("key") if rows else frame
+

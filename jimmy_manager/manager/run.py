@@ -1,0 +1,148 @@
+"""One run in the hands of this worker, and the loop that calls the hooks for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from jimmy_manager.archives import checkpoints, previews
+from jimmy_manager.archives.attempt import Attempt, NewerCommit
+from jimmy_manager.archives.claim import Claim
+from jimmy_manager.archives.history import Commit
+from jimmy_manager.archives.store import Store
+from jimmy_manager.config import Config
+from jimmy_manager.errors import CheckpointError, HookError, NoRecord
+from jimmy_manager.manager import random_state, shares
+from jimmy_manager.manager.schedule import blended, is_due
+
+if TYPE_CHECKING:
+    from jimmy_manager.manager.manager import Manager
+
+log = logging.getLogger(__name__)
+
+
+class Run:
+    """What ``Manager`` may do with a run while this worker holds its claim."""
+
+    def __init__(self, store: Store, claim: Claim, provenance: Mapping[str, Any], *, resume: bool = True) -> None:
+        self.key = claim.key
+        self.claim = claim
+        self.train_s = 0.0
+        self.eval_s = 0.0
+        self._attempt = Attempt(store.history, claim, run=provenance)
+        self._resume = resume
+
+    @property
+    def newest(self) -> Commit | None:
+        """What a load gives: the newest commit of this generation, else what it adopted."""
+        return self._attempt.newest
+
+    def adopt(self) -> None:
+        """Take over what was committed before, unless the run is to start from nothing."""
+        if not self._resume:
+            self._attempt.start_afresh()
+        elif (commit := self._attempt.adopt()) is not None:
+            self.train_s, self.eval_s = commit.train_s, commit.eval_s
+
+    def commit(self, ckpt: Mapping[str, Any], preview: Mapping[str, Any], epoch: int) -> None:
+        """Save one state; nothing is written where a value cannot be stored."""
+        shown, figures = previews.save(preview, self.key)
+        packed = checkpoints.pack(ckpt)
+        self._attempt.commit(
+            epoch=epoch, train_s=self.train_s, eval_s=self.eval_s, preview=shown, figures=figures,
+            checkpoint=lambda file: checkpoints.save_packed(packed, file),
+        )
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether this generation has a commit of its own."""
+        return self._attempt.is_saved
+
+    def finish(self) -> None:
+        """Declare the run done with its newest commit."""
+        self._attempt.finish()
+
+
+def drive(manager: Manager, run: Run, config: Config, total: int) -> str:
+    """Call the hooks until ``total`` epochs are behind the model; return ``done``, or ``stopped`` after a signal."""
+    manager._run = run
+    try:
+        while True:
+            try:
+                return _drive_once(manager, run, config, total)
+            except NewerCommit as newer:
+                log.info("%s; it is taken over instead", newer)
+    finally:
+        manager._run = None
+
+
+def _drive_once(manager: Manager, run: Run, config: Config, total: int) -> str:
+    shares.apply_threads(manager.threads)
+    random_state.seed(manager.seed(config))
+    manager.key = run.key
+    manager.setup(config.clone())
+    manager.key = run.key  # whatever setup made of the configuration
+    run.adopt()
+    if not _load(manager, run):
+        manager.init_ckpt()
+        _evaluate(manager, run)
+        manager.save_ckpt()
+    manager.progress.begin_run(run.key, config, manager.epoch, total)
+    saved_at = manager.epoch
+    while manager.epoch < total:
+        if manager.stop:
+            break
+        run.claim.check()
+        _train(manager, run)
+        if is_due(manager.epoch, manager.eval_interval, total):
+            _evaluate(manager, run)
+        if is_due(manager.epoch, manager.save_interval, total):
+            manager.save_ckpt()
+            saved_at = manager.epoch
+        manager.progress.after_epoch(run.key, manager.epoch, total, manager.preview)
+    if saved_at != manager.epoch or (manager.epoch >= total and not run.is_saved):
+        manager.save_ckpt()
+    if manager.epoch < total:
+        return "stopped"
+    run.finish()
+    return "done"
+
+
+def _load(manager: Manager, run: Run) -> bool:
+    """Whether there was a checkpoint to load. Only its absence leads to a fresh start, no other failure does."""
+    manager._absent = manager._random = None
+    try:
+        manager.load_ckpt()
+    except NoRecord as error:
+        if error is not manager._absent:
+            raise
+        return False
+    if manager._random is None:
+        raise CheckpointError(
+            f"the checkpoint of run {run.key} has no random states, or load_ckpt() did not call super().load_ckpt(); "
+            "without them it cannot be resumed exactly"
+        )
+    random_state.restore(manager._random, run.key)
+    return True
+
+
+def _train(manager: Manager, run: Run) -> None:
+    clock = manager.store.claims.clock
+    started = clock.monotonic()
+    manager.train()
+    manager.epoch += 1
+    run.train_s = blended(run.train_s, clock.monotonic() - started)
+
+
+def _evaluate(manager: Manager, run: Run) -> None:
+    clock = manager.store.claims.clock
+    started = clock.monotonic()
+    record = manager.eval()
+    run.eval_s = blended(run.eval_s, clock.monotonic() - started)
+    if record is None:
+        return
+    if not isinstance(record, Mapping):
+        raise HookError(f"{type(manager).__name__}.eval() returned {type(record).__name__}, it must be a dict or None")
+    manager.preview.update(record)
+    manager.ckpt.setdefault("eval_records", {})[manager.epoch] = dict(record)

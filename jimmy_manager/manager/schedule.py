@@ -1,0 +1,69 @@
+"""What next, and when: pure decisions, without a store or a clock."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+def is_due(epoch: int, interval: int, last: int) -> bool:
+    """Whether something done every ``interval`` epochs is due after ``epoch``; it always is after the ``last``.
+
+    >>> [epoch for epoch in range(6) if is_due(epoch, 2, last=5)]
+    [0, 2, 4, 5]
+    """
+    return epoch == last or epoch % interval == 0
+
+
+class Shuffled(Generic[T]):
+    """The items of ``items`` in random order, at a cost that grows with how many are taken.
+
+    >>> sorted(Shuffled(range(5), random.Random(0)))
+    [0, 1, 2, 3, 4]
+    """
+
+    def __init__(self, items: Sequence[T], rng: random.Random) -> None:
+        self._items = items
+        self._rng = rng
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[T]:
+        # Fisher and Yates's shuffle on a list that is never written down: only what was swapped is remembered.
+        swapped: dict[int, int] = {}
+        count = len(self._items)
+        for left in range(count):
+            chosen = self._rng.randrange(left, count)
+            yield self._items[swapped.get(chosen, chosen)]
+            swapped[chosen] = swapped.pop(left, left)
+
+
+def blended(average: float, newest: float) -> float:
+    """The running average of seconds per epoch: four parts of the past to one of the newest."""
+    return 0.8 * average + 0.2 * newest if average else newest
+
+
+@dataclass
+class BatchReport:
+    """What one call of ``batch`` or ``sweep`` did; each list holds keys.
+
+    ``done`` were trained here to their last epoch, ``skipped`` were complete before, ``busy`` are held by
+    other workers, ``failed`` raised here or were marked failed before. ``stopped`` tells why the batch ended
+    early (a signal's name), empty where it did not.
+    """
+
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    busy: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    stopped: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.done)} done", f"{len(self.skipped)} complete before"]
+        parts += [f"{len(keys)} {name}" for name, keys in (("busy", self.busy), ("failed", self.failed)) if keys]
+        return ", ".join(parts) + (f"; stopped by {self.stopped}" if self.stopped else "")

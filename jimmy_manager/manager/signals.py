@@ -1,0 +1,59 @@
+"""Signals that ask a worker to stop: they only set a flag, which is looked at where saving is safe.
+
+Saving inside a handler hangs or corrupts: it may interrupt a save that is under way. A second SIGINT interrupts
+at once, for people who are at the keyboard and mean it.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+
+
+class StopFlag:
+    """Remembers the first signal that asked to stop; empty until then."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self._depth = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.reason)
+
+    def set(self, reason: str) -> None:
+        """Ask for a stop, as a signal does."""
+        self.reason = self.reason or reason
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Catch the signals inside the block, and restore what was there before.
+
+        Does nothing outside the main thread, where Python delivers no signals, and inside another such block.
+        """
+        self._depth += 1
+        try:
+            if self._depth > 1 or threading.current_thread() is not threading.main_thread():
+                yield
+                return
+            self.reason = ""
+            before = {number: signal.signal(number, self._catch) for number in STOPPING}
+            try:
+                yield
+            finally:
+                for number, handler in before.items():
+                    # None: set from outside Python, which signal.signal cannot put back.
+                    signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        finally:
+            self._depth -= 1
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        name = signal.Signals(number).name
+        if number == signal.SIGINT and self.reason == name:
+            raise KeyboardInterrupt
+        self.set(name)
