@@ -130,7 +130,8 @@ class Batch:
         if standing.state == "failed" and self._failures(standing) > self._retries:
             return Outcome("failed", entry.key, standing=standing)
         if standing.record is not None and not entry.digest.startswith(standing.record.digest):
-            raise DamagedRecord(f"run {entry.key} was claimed for a configuration other than its record's; see 'jimmy check'")
+            reason = "was claimed for a configuration other than the one in its record"
+            raise DamagedRecord(f"run {entry.key} {reason}; run 'jimmy check'")
         claim = claims.take(standing, entry.digest, max_crashes=self._manager.max_crashes)
         if claim is None:
             standing = claims.standing(entry.key)
