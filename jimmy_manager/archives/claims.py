@@ -133,10 +133,9 @@ class Claims:
         trace = self.look(key)
         if trace.top == 0:
             return Standing(key, "new", trace)
-        if trace.top not in trace.claims:  # stats without a claim: its directory was damaged
-            return Standing(key, "released", trace)
         name = layout.claim(key, trace.top)
-        raw = self._read(name)
+        # Stats without a claim: it is not listed here yet, or its directory was damaged. Time will tell.
+        raw = self._read(name) if trace.top in trace.claims else b""
         try:
             record = ClaimRecord.unseal(raw, name)
         except DamagedRecord:
@@ -183,14 +182,17 @@ class Claims:
         return record if self.files.create(layout.claim(standing.key, generation), record.seal()) else None
 
     def _must_settle(self, standing: Standing) -> bool:
-        """Whether the owner of a lower generation may still be writing, so that a first commit has to wait.
+        """Whether a lower generation may still commit, or have committed what is not listed here yet.
 
-        A predecessor that is proven dead, or that ended by itself, writes no more. But one that died
-        before its own first commit had a predecessor too, whose silence it had not waited out.
+        A predecessor that is proven dead, or that ended by itself, writes no more; but what it committed
+        on another host may take ``stale_s`` to be listed here. And one that died before its own first
+        commit had a predecessor too, whose silence it had not waited out.
         """
-        if standing.state in ("new", "done"):
+        if standing.state == "new":
             return False
         if standing.state in ("silent", "held") or standing.record is None:
+            return True
+        if not standing.record.owner.is_same_host(this_process()):
             return True
         return standing.record.settle and standing.trace.top not in standing.trace.stats
 

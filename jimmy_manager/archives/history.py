@@ -23,6 +23,14 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
+class Popped(NoRecord):
+    """The highest stats are an empty record: the run was popped, with all that was committed below."""
+
+    def __init__(self, key: str, generation: int) -> None:
+        super().__init__(f"run {key!r} was popped")
+        self.generation = generation
+
+
 class Commit(NamedTuple):
     """One saved state. Times are in seconds; ``at`` counts from 1970 and is for people only."""
 
@@ -105,7 +113,10 @@ class History:
         self.files = claims.files
 
     def stats(self, key: str) -> Stats:
-        """The stats of the highest generation that has readable ones; ``NoRecord`` where nothing is committed."""
+        """The stats of the highest generation that has readable ones.
+
+        ``NoRecord`` where nothing is committed, its subclass ``Popped`` where the run was popped.
+        """
         return self._settled(key, lambda stats, _: stats)
 
     def newest(self, key: str, use: Callable[[Commit], T]) -> T:
@@ -163,7 +174,7 @@ class History:
         while True:
             trace = self.claims.look(key)
             damage: list[DamagedRecord] = []
-            outcome = self._one_pass(key, trace, of_stats, damage)
+            outcome, popped = self._one_pass(key, trace, of_stats, damage)
             seen = (trace, [str(error) for error in damage])
             if not damage or (seen == before and clock.monotonic() >= deadline):
                 break
@@ -175,22 +186,27 @@ class History:
             return outcome
         if damage:
             raise damage[0]
+        if popped:
+            raise Popped(key, popped)
         raise NoRecord(f"run {key!r} has nothing committed yet")
 
     def _one_pass(
         self, key: str, trace: Trace, of_stats: Callable[[Stats, list[DamagedRecord]], T | None],
         damage: list[DamagedRecord],
-    ) -> T | None:
+    ) -> tuple[T | None, int]:
+        """What ``of_stats`` makes of the highest generation it can use, else that of a tombstone met before, or 0."""
         for generation in reversed(trace.stats):
             try:
                 stats = self.read_stats(key, generation)
             except DamagedRecord as error:
                 damage.append(error)
                 continue
-            outcome = of_stats(stats, damage) if stats.commits else None
-            if outcome is not None or not stats.commits:
-                return outcome
-        return None
+            if not stats.commits:
+                return None, generation
+            outcome = of_stats(stats, damage)
+            if outcome is not None:
+                return outcome, 0
+        return None, 0
 
     def _open(self, name: str, operation: Callable[[str], T]) -> T:
         try:

@@ -43,8 +43,12 @@ class Owner(NamedTuple):
         return {name: value for name, value in self._asdict().items() if value != ""}
 
     def is_same_process(self, other: Owner) -> bool:
-        """Whether both name one process (the host's name and Slurm's variables do not decide)."""
-        return self[1:5] == other[1:5]
+        """Whether both name one process for certain (the host's name and Slurm's variables do not decide)."""
+        return self.start != 0 and self.is_same_host(other) and self[1:3] == other[1:3]
+
+    def is_same_host(self, other: Owner) -> bool:
+        """Whether both see the store through one kernel, so that what one wrote the other lists at once."""
+        return bool(self.boot and self.pidns) and (self.boot, self.pidns) == (other.boot, other.pidns)
 
     def __str__(self) -> str:
         return f"{self.host}:{self.pid}" + (f" ({self.slurm})" if self.slurm else "")
@@ -58,9 +62,7 @@ def this_process() -> Owner:
 def is_provably_dead(owner: Owner) -> bool:
     """Whether ``owner`` can never run another instruction; False also means "no way to tell from here"."""
     here = this_process()
-    if not owner.boot or not owner.pidns or owner.start == 0:
-        return False
-    if (owner.boot, owner.pidns) != (here.boot, here.pidns):
+    if owner.start == 0 or not owner.is_same_host(here):
         return False
     start = _start_ticks(owner.pid)
     if start == 0 and not _is_gone(owner.pid):
@@ -74,15 +76,21 @@ def _owner_of(pid: int) -> Owner:
     return Owner(socket.gethostname(), pid, _start_ticks(pid), _boot_id(), _pid_namespace(), slurm)
 
 
+# A child may get the number of a process that an ancestor of it once was.
+os.register_at_fork(after_in_child=_owner_of.cache_clear)
+
+
 def _start_ticks(pid: int) -> int:
     """The start time of a running process, -1 for a zombie, 0 where nothing can be read."""
     try:
         stat = (_PROC / str(pid) / "stat").read_text("utf-8", "replace")
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
+    except OSError:
         return 0
     # The command name may hold spaces and brackets; what follows its last bracket does not.
     fields = stat[stat.rindex(")") + 2 :].split()
-    return -1 if fields[0] in "ZXx" else int(fields[19])
+    # A zombie with threads is a process whose first thread ended: the others may be alive, or stuck in a write.
+    is_zombie = fields[0] in "ZXx" and int(fields[17]) <= 1
+    return -1 if is_zombie else int(fields[19])
 
 
 def _is_gone(pid: int) -> bool:
@@ -99,12 +107,12 @@ def _is_gone(pid: int) -> bool:
 def _boot_id() -> str:
     try:
         return (_PROC / "sys/kernel/random/boot_id").read_text("ascii").strip()
-    except FileNotFoundError:
+    except OSError:
         return ""
 
 
 def _pid_namespace() -> str:
     try:
         return str((_PROC / "self/ns/pid").readlink()).strip("pid:[]")
-    except FileNotFoundError:
+    except OSError:
         return ""
