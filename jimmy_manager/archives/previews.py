@@ -17,11 +17,13 @@ from typing import Any
 
 from jimmy_manager.archives.record import seal, unseal
 from jimmy_manager.errors import CheckpointError
+from jimmy_manager.values import MAX_INT_BITS
 
 MOST_ELEMENTS = 1_000
 MOST_BYTES = 1 << 20
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DEPTH = 64
+_SCALARS = {"b": bool, "i": int, "u": int, "f": float, "U": str}
 
 
 def save(preview: Mapping[str, Any], key: str) -> tuple[bytes, dict[str, bytes]]:
@@ -29,6 +31,8 @@ def save(preview: Mapping[str, Any], key: str) -> tuple[bytes, dict[str, bytes]]
 
     Raises ``CheckpointError`` with the path of what a preview cannot hold.
     """
+    if not isinstance(preview, Mapping):
+        raise CheckpointError(f"the preview is of type {type(preview).__qualname__}, it must be a dict")
     figures: dict[str, bytes] = {}
     raw = seal("preview", {"key": key, "preview": _encode(preview, "", figures, 0)})
     if len(raw) > MOST_BYTES:
@@ -47,11 +51,13 @@ def load(raw: bytes, name: str) -> dict[str, Any]:
 
 
 def _encode(value: Any, path: str, figures: dict[str, bytes], depth: int) -> Any:
-    if value is None or isinstance(value, (bool, str)) or type(value) is int:
+    if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {"$float": repr(float(value))}
     if isinstance(value, int):
+        if value.bit_length() > MAX_INT_BITS:
+            raise CheckpointError(f"preview{path} is an integer of more than {MAX_INT_BITS} bits: too long")
         return int(value)
     if depth > _DEPTH:
         raise CheckpointError(f"preview{path} is nested deeper than {_DEPTH} levels, or contains itself")
@@ -78,19 +84,17 @@ def _encode_mapping(value: Mapping[Any, Any], path: str, figures: dict[str, byte
 def _encode_array(value: Any, path: str, figures: dict[str, bytes]) -> Any:
     torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
     if torch is not None and isinstance(value, torch.Tensor):
-        value = value.detach().cpu().float().numpy() if value.dtype == torch.bfloat16 else value.detach().cpu().numpy()
+        _check_size(value.numel(), path)
+        value = _numpy_of(value)
         numpy = sys.modules["numpy"]
-    if numpy is not None and isinstance(value, numpy.generic) and value.dtype.kind in "biufSU":
-        return _encode(value.item(), path, figures, 0)
-    if numpy is not None and isinstance(value, numpy.ndarray) and value.dtype.kind in "biuf":
-        if value.size > MOST_ELEMENTS:
-            raise CheckpointError(
-                f"preview{path} is an array of {value.size} elements, a preview holds up to {MOST_ELEMENTS}; "
-                "keep it in ckpt, or give self.preview a summary of it"
-            )
-        # Bytes, not decimals: what comes back is what was put in, NaN and all.
-        raw = base64.b64encode(value.tobytes()).decode("ascii")
-        return {"$array": {"dtype": value.dtype.str, "shape": list(value.shape), "raw": raw}}
+    if numpy is not None and (isinstance(value, numpy.generic) or type(value) in (numpy.ndarray, numpy.memmap)):
+        if value.ndim == 0 and value.dtype.kind in _SCALARS:
+            return _encode(_SCALARS[value.dtype.kind](value), path, figures, 0)
+        if value.dtype.kind in "biuf":
+            _check_size(value.size, path)
+            # Bytes, not decimals: what comes back is what was put in, NaN and all.
+            raw = base64.b64encode(value.tobytes()).decode("ascii")
+            return {"$array": {"dtype": value.dtype.str, "shape": list(value.shape), "raw": raw}}
     figure = sys.modules.get("matplotlib.figure")
     if figure is not None and isinstance(value, figure.Figure):
         return {"$figure": _draw(value, path, figures)}
@@ -100,10 +104,33 @@ def _encode_array(value: Any, path: str, figures: dict[str, bytes]) -> Any:
     )
 
 
+def _check_size(size: int, path: str) -> None:
+    if size > MOST_ELEMENTS:
+        raise CheckpointError(
+            f"preview{path} is an array of {size} elements, a preview holds up to {MOST_ELEMENTS}; "
+            "keep it in ckpt, or give self.preview a summary of it"
+        )
+
+
+def _numpy_of(tensor: Any) -> Any:
+    """``tensor`` as an array; the tensor itself where numpy has no such thing (complex, sparse, quantized)."""
+    import torch
+
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
+        return tensor
+    tensor = tensor.detach().cpu().resolve_neg()
+    has_dtype = tensor.dtype in (torch.float16, torch.float32, torch.float64) or not tensor.is_floating_point()
+    return tensor.numpy() if has_dtype else tensor.float().numpy()
+
+
 def _draw(figure: Any, path: str, figures: dict[str, bytes]) -> str:
     label = "_".join(_LABEL.findall(path))[:60] or "figure"
-    if label in figures:
-        label = f"{label[:56]}_{len(figures)}"
+    # Without regard to case: on some file systems two such names are one file.
+    taken = {name.casefold() for name in figures}
+    stem, number = label, 1
+    while label.casefold() in taken:
+        number += 1
+        label = f"{stem[:56]}_{number}"
     file = io.BytesIO()
     figure.savefig(file, format="png")
     figures[label] = file.getvalue()
