@@ -7,12 +7,14 @@ names in the same order. An unreadable record is never skipped over: that would 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from jimmy_manager import keys
 from jimmy_manager.archives import layout
 from jimmy_manager.archives.claims import Claims
+from jimmy_manager.archives.files import unreadable
 from jimmy_manager.archives.record import seal, unseal
 from jimmy_manager.errors import AmbiguousKey, DamagedRecord, KeyNotFound, UnreadableRecord
 
@@ -61,7 +63,12 @@ class Registry:
         """The key of ``stored``, or None where it is not registered."""
         digest = keys.digest(stored)
         for length in self._lengths:
-            holder = self._holder(Registered(digest[:length], digest, stored), repair=False)
+            entry = Registered(digest[:length], digest, stored)
+            is_old = entry.key[:2] in self._shards
+            holder = self._holder(entry, repair=False)
+            if holder is None and is_old:  # another worker may have registered it since this shard was listed
+                self._list(entry.key[:2])
+                holder = self._holder(entry, repair=False)
             if holder is None:
                 return None
             if holder == digest:
@@ -76,7 +83,7 @@ class Registry:
         except FileNotFoundError:
             raise KeyNotFound(f"no run has the key {key!r}") from None
         except OSError as error:
-            raise UnreadableRecord(f"cannot read {name}: {error.strerror}") from error
+            raise unreadable(name, error) from error
         data = unseal("config", raw, name)
         if not data["digest"].startswith(key):
             raise DamagedRecord(f"damaged record {name}: it was written as {data['digest'][: len(key)]}")
@@ -88,16 +95,26 @@ class Registry:
         for shard in sorted(filter(layout.is_shard, self._files.names("configs"))):
             yield from sorted(self._list(shard))
 
-    def resolve(self, prefix: str) -> str:
-        """The one key that begins with ``prefix``; a whole key wins over longer ones that begin with it."""
-        if len(prefix) >= 2 and all(c in "0123456789abcdef" for c in prefix):
-            candidates = sorted(key for key in self._list(prefix[:2]) if key.startswith(prefix))
-            if prefix in candidates or len(candidates) == 1:
-                return prefix if prefix in candidates else candidates[0]
-            if candidates:
-                shown = ", ".join(candidates[:8]) + (", ..." if len(candidates) > 8 else "")
-                raise AmbiguousKey(f"{prefix!r} begins {len(candidates)} keys: {shown}; type more digits")
-        raise KeyNotFound(f"no run has the key {prefix!r}")
+    def resolve(self, prefix: str, is_shown: Callable[[str], bool] | None = None) -> str:
+        """The one key that begins with ``prefix``; a whole key wins over longer ones that begin with it.
+
+        Of several only those count for which ``is_shown``, where given, is true.
+        """
+        found = self._beginning_with(prefix) if re.fullmatch("[0-9a-f]{1,64}", prefix) else []
+        if prefix in found:
+            return prefix
+        if len(found) > 1 and is_shown is not None:
+            found = [key for key in found if is_shown(key)] or found
+        if len(found) > 1:
+            shown = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
+            raise AmbiguousKey(f"{prefix!r} begins {len(found)} keys: {shown}; type more digits")
+        if not found:
+            raise KeyNotFound(f"no run has the key {prefix!r}")
+        return found[0]
+
+    def _beginning_with(self, prefix: str) -> list[str]:
+        keys = self._list(prefix[:2]) if len(prefix) > 1 else self
+        return sorted(key for key in keys if key.startswith(prefix))
 
     def is_registered(self, key: str) -> bool:
         """Whether a whole key has a record, readable or not."""
@@ -141,9 +158,20 @@ class Registry:
         try:
             return self.read(entry.key).digest
         except DamagedRecord:
-            self._files.move(name, layout.scratch(f"{layout.DAMAGED}/{entry.key}.json"))
-            self._shards[entry.key[:2]].discard(entry.key)
+            aside = layout.scratch(f"{layout.DAMAGED}/{entry.key}.json")
+            self._files.move(name, aside)
+            self._put_back_if_whole(aside, name)
+            self._list(entry.key[:2])
             return None
+
+    def _put_back_if_whole(self, aside: str, name: str) -> None:
+        """Undo a move that hit what another worker had put in the place of the damaged record meanwhile."""
+        try:
+            raw = self._files.read(aside)
+            unseal("config", raw, name)
+        except (DamagedRecord, FileNotFoundError):
+            return
+        self._files.create(name, raw)
 
     def _create(self, entry: Registered) -> bool:
         won = self._files.create(layout.config(entry.key), entry.seal())
