@@ -12,6 +12,7 @@ from jimmy_manager.archives import checkpoints, layout, previews
 from jimmy_manager.archives.history import Commit, Stats
 from jimmy_manager.config import Config
 from jimmy_manager.errors import AmbiguousKey, KeyNotFound
+from jimmy_manager.keys import canonical
 
 if TYPE_CHECKING:
     from jimmy_manager.archives.store import Store
@@ -50,9 +51,14 @@ class Archive(Mapping[str, V], Generic[V]):
         return self._store.is_committed(key)
 
     def pop(self, key: str, default: Any = _MISSING) -> Any:
-        """Take the whole run ``key`` out of the store and return its record here; see ``Store.pop``."""
+        """Take the whole run ``key`` out of the store and return its record here; see ``Store.pop``.
+
+        An ambiguous prefix is an error even where a ``default`` is given.
+        """
         try:
             value = self[key]
+        except AmbiguousKey:
+            raise
         except KeyError:
             if default is _MISSING:
                 raise
@@ -143,17 +149,17 @@ class Configs(Archive[Config]):
         flat = {key: self[key].flatten() for key in keys}
         shared: dict[str, Any] = dict(next(iter(flat.values()), {}))
         for fields in flat.values():
-            shared = {path: value for path, value in shared.items() if path in fields and fields[path] == value}
+            shared = {path: value for path, value in shared.items() if path in fields and _is_one(fields[path], value)}
         own = {key: {p: v for p, v in fields.items() if p not in shared} for key, fields in flat.items()}
         return _nested(shared), {key: _nested(fields) for key, fields in own.items()}
 
     def group(self, keys: Iterable[str], ignoring: str | Iterable[str] = "seed") -> list[list[str]]:
         """The keys in groups whose configurations are equal but for the fields ``ignoring``."""
         ignored = {ignoring} if isinstance(ignoring, str) else set(ignoring)
-        groups: dict[str, list[str]] = {}
+        groups: dict[bytes, list[str]] = {}
         for key in keys:
             fields = {path: value for path, value in self[key].flatten().items() if path not in ignored}
-            groups.setdefault(repr(sorted(fields.items(), key=lambda item: item[0])), []).append(key)
+            groups.setdefault(canonical(fields), []).append(key)
         return list(groups.values())
 
 
@@ -166,9 +172,22 @@ def meets(config: Config, cond: Mapping[str, Any] | None) -> bool:
         if callable(wanted):
             if not wanted(value):
                 return False
-        elif value != wanted and not (isinstance(wanted, (list, tuple, set, range)) and value in wanted):
+            continue
+        choices = [wanted, *wanted] if isinstance(wanted, (list, tuple, set, frozenset, range)) else [wanted]
+        if not any(_is_equal(value, choice) for choice in choices):
             return False
     return True
+
+
+def _is_equal(value: Any, wanted: Any) -> bool:
+    # As in keys: True is not 1, and a tuple is a list.
+    if isinstance(value, bool) != isinstance(wanted, bool):
+        return False
+    return bool(value == (list(wanted) if isinstance(wanted, tuple) else wanted))
+
+
+def _is_one(first: Any, second: Any) -> bool:
+    return canonical(first) == canonical(second)
 
 
 def summary(stats: Stats) -> dict[str, Any]:
