@@ -36,6 +36,8 @@ class Store:
         clock: Clock | None = None,
     ) -> None:
         self.directory = None if directory is None else os.fspath(directory)
+        # A job may change its working directory; its store stays where it is.
+        self._place = None if directory is None else os.path.abspath(directory)
         self.read_only = read_only
         self._key_len = key_len
         self._below = files or (Memory() if self.directory is None else Disk(self.directory, durable=durable))
@@ -134,7 +136,9 @@ class Store:
 
     def resolve(self, prefix: str) -> str:
         """The whole key that ``prefix`` begins; ``KeyNotFound`` or ``AmbiguousKey``."""
-        return prefix if self.registry.is_registered(prefix) else self.registry.resolve(prefix)
+        if self.registry.is_registered(prefix):
+            return prefix
+        return self.registry.resolve(prefix, lambda key: not self.is_popped(key))
 
     def standing(self, key: str) -> Standing:
         """Where a run stands: ``new``, ``held``, ``dead``, ``silent``, ``released``, ``failed``, ``done``, ..."""
@@ -180,7 +184,7 @@ class Store:
 
     def logs(self, key: str) -> str | None:
         """The directory for the logs of a run; None for a store in memory."""
-        return None if self.directory is None else os.path.join(self.directory, layout.logs(key))
+        return None if self._place is None else os.path.join(self._place, layout.logs(key))
 
     def __str__(self) -> str:
         return self.directory or "memory"
