@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 SHARED_STALE_S = 30.0
@@ -43,12 +44,13 @@ def kind(path: str | os.PathLike[str]) -> str:
 
 def _mounts() -> list[tuple[str, tuple[str, str]]]:
     try:
-        lines = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
+        lines = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines()
     except FileNotFoundError:
         return []
     found = []
     for line in lines:
         left, _, right = line.partition(" - ")
         fields = left.split()
-        found.append((fields[4].encode().decode("unicode_escape"), (fields[2], right.split()[0])))
+        mount_point = re.sub(r"\\([0-7]{3})", lambda escape: chr(int(escape[1], 8)), fields[4])
+        found.append((mount_point, (fields[2], right.split()[0])))
     return found

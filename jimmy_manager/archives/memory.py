@@ -20,8 +20,10 @@ class Memory:
         self._lock = threading.Lock()
 
     def names(self, folder: str) -> list[str]:
+        prefix = f"{folder}/" if folder else ""
         with self._lock:
-            below = {path[len(folder) + 1 :].split("/")[0] for path in self._folders if path.startswith(f"{folder}/")}
+            below = {path[len(prefix) :].split("/")[0] for path in self._folders if path and path.startswith(prefix)}
+            below.discard("")
             return [*self._folders.get(folder, ()), *below]
 
     def read(self, name: str) -> bytes:

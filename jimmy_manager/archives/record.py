@@ -43,12 +43,16 @@ def unseal(kind: str, raw: bytes, name: str) -> dict[str, Any]:
     body, tail = raw[:-_TAIL], raw[-_TAIL:]
     if tail != _SEPARATOR + hashlib.sha256(body).hexdigest().encode("ascii") + _END:
         raise DamagedRecord(f"damaged record {name}: {_describe(raw)}; run 'jimmy check' to see what it affects")
-    record = json.loads(body + b"}")
-    if record["version"] > VERSION:
-        raise StoreTooNew(f"{name} has record version {record['version']}, this package reads up to {VERSION}")
-    if record["jimmy"] != kind:
-        raise DamagedRecord(f"damaged record {name}: it holds a record of kind {record['jimmy']!r}, not {kind!r}")
-    data: dict[str, Any] = record["data"]
+    try:
+        record = json.loads(body + b"}")
+        version, found = record["version"], record["jimmy"]
+        if version > VERSION:
+            raise StoreTooNew(f"{name} has record version {version}, this package reads up to {VERSION}")
+        data: dict[str, Any] = record["data"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:  # sealed, but by something else than ``seal``
+        raise DamagedRecord(f"damaged record {name}: it is no record of this package: {error!r}") from error
+    if found != kind:
+        raise DamagedRecord(f"damaged record {name}: it holds a record of kind {found!r}, not {kind!r}")
     return data
 
 
