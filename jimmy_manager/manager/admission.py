@@ -98,7 +98,7 @@ class Admission:
         for fields in _subsets(gained):
             older = config.clone()
             for path in fields:
-                _drop(older, path)
+                older.pop(path)
             key = self._store.find(older)
             if key is not None and self._store.claims.look(key).top:
                 raise SchemaChanged(_advice(self._store.directory, key, fields, config))
@@ -107,16 +107,6 @@ class Admission:
 def _subsets(fields: list[str]) -> Iterator[tuple[str, ...]]:
     sizes = range(1, len(fields) + 1) if len(fields) <= _MOST_FIELDS else (1, len(fields))
     return itertools.chain.from_iterable(itertools.combinations(fields, size) for size in sizes)
-
-
-def _drop(config: Config, path: str) -> None:
-    """Remove a field, and what it leaves empty above it."""
-    config.pop(path)
-    while "." in path:
-        path = path.rpartition(".")[0]
-        if config[path]:
-            return
-        config.pop(path)
 
 
 def _advice(directory: str | None, key: str, fields: tuple[str, ...], config: Config) -> str:
