@@ -6,11 +6,11 @@
     both       = one { "and" one }
     one        = "not" one | "(" expression ")" | value { sign value }
     sign       = "==" | "!=" | "<" | "<=" | ">" | ">=" | "in" | "not" "in"
-    value      = field | number | quoted text | "true" | "false" | "none" | "[" [ value { "," value } [ "," ] ] "]"
+    value      = field | number | quoted text | "true" | "false" | "none" | "[" [ value { "," value } ] "]"
 
 A field is a dotted path, in backquotes where it holds other characters; alone it asks whether it is there and neither
-empty, zero, false nor none. ``0.001 < lr < 0.1`` means what it means in Python. Every comparison with a missing field is
-false, ``!=`` and ``not in`` too; between unlike types only these two hold. ``true`` is not ``1``, and ``1`` is ``1.0``.
+empty, zero, false nor none. ``0.001 < lr < 0.1`` means what it means in Python. Every comparison with a missing field
+is false, ``!=`` and ``not in`` too; between unlike types only these two hold. ``true`` is not ``1``, ``1`` is ``1.0``.
 """
 
 from __future__ import annotations
