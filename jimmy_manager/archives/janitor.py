@@ -26,7 +26,7 @@ from jimmy_manager.archives.disk import Disk
 from jimmy_manager.archives.files import Files
 from jimmy_manager.archives.history import Stats
 from jimmy_manager.archives.store import Store
-from jimmy_manager.errors import DamagedRecord, StoreError, UnreadableRecord
+from jimmy_manager.errors import DamagedRecord, ReadOnlyStore, StoreError, UnreadableRecord
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -156,6 +156,8 @@ class Janitor:
                     total += size
             except FileNotFoundError:
                 continue
+            except ReadOnlyStore:
+                raise
             except StoreError as error:  # another user's file, say; the rest can go all the same
                 log.warning("%s", error)
         return Swept(tuple(removed), total)
