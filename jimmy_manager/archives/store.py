@@ -98,8 +98,8 @@ class Store:
 
         def change(current: StoreFile) -> StoreFile:
             ledger: Ledger = getattr(current.ledger, operation)(*arguments)
-            ledger.check((key, self.registry.read(key).stored) for key in self.registry)
-            return current._replace(ledger=ledger)
+            runs = ((key, self.registry.read(key).stored) for key in self.registry)
+            return current._replace(ledger=ledger.fitted(runs))
 
         edited = store_file.edit(self.files, change)
         self._info = edited
@@ -108,11 +108,13 @@ class Store:
     def register(self, config: Mapping[str, Any]) -> Registered:
         """Give ``config`` its key, for ever; the same on every node."""
         _ = self.info
-        return self.registry.add(self.key_form(config))
+        forms = self.ledger.forms(config)
+        registered = (form for form in forms if len(forms) > 1 and self.registry.find(form) is not None)
+        return self.registry.add(next(registered, forms[0]))
 
     def find(self, config: Mapping[str, Any]) -> str | None:
         """The key of ``config``; None where it is not registered."""
-        return self.registry.find(self.key_form(config))
+        return next(filter(None, map(self.registry.find, self.ledger.forms(config))), None)
 
     def key_form(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """``config`` as it is hashed and stored: plain values, through the ledger."""

@@ -7,7 +7,9 @@ two, oldest first from stored to shown, and newest first on the way back::
                 ── rename A to B ──▶ A becomes B                                (back: B becomes A)
                 ── remove F = v ───▶ F goes where it equals v                   (back: F = v appears where F is absent)
 
-so no entry ever touches a key that was given. What a ledger by itself can tell to be ambiguous is refused when the
+so no entry ever touches a key that was given. Runs that were trained with ``F = v`` between the change of the defaults
+and the entry keep their keys as well: such an entry is marked ``kept``, and configurations are looked up in both forms.
+What a ledger by itself can tell to be ambiguous is refused when the
 entry is made. Whether the runs of a store contradict an entry (one has the "added" field already) only they can tell:
 ``Ledger.check`` looks. And ``key_form`` verifies every configuration by the way back, so nothing that it accepts can
 share a key with something else, whatever the entries are.
@@ -16,6 +18,7 @@ share a key with something else, whatever the entries are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, combinations
 from typing import NamedTuple
 
 from jimmy_manager.errors import ConfigError, SchemaError
@@ -30,7 +33,8 @@ class Entry(NamedTuple):
     """One line of a ledger: ``kind`` is 'add', 'rename' or 'remove'.
 
     ``to`` is a rename's new name. ``value`` is what the absence of an added or removed field means, and ``into`` the
-    container that is there without it; where that is empty, a container goes and comes with its only field.
+    container that is there without it; where that is empty, a container goes and comes with its only field. ``kept``
+    says that some runs from before an add hold the value themselves, or lack a field that is removed.
     """
 
     kind: str
@@ -38,6 +42,7 @@ class Entry(NamedTuple):
     value: Plain = None
     into: str = ""
     to: str = ""
+    kept: bool = False
 
     def as_dict(self) -> dict[str, Plain]:
         """Return the form that ``store.yaml`` holds.
@@ -47,7 +52,8 @@ class Entry(NamedTuple):
         """
         if self.kind == "rename":
             return {"rename": self.field, "to": self.to}
-        return {self.kind: self.field, "value": self.value, **({"into": self.into} if self.into else {})}
+        extras: dict[str, Plain] = {"into": self.into, "kept": self.kept}
+        return {self.kind: self.field, "value": self.value, **{name: extra for name, extra in extras.items() if extra}}
 
     def __str__(self) -> str:
         if self.kind == "rename":
@@ -83,10 +89,11 @@ class Ledger:
     {'lr': 0.1}
     """
 
-    __slots__ = ("_entries", "_names")
+    __slots__ = ("_entries", "_names", "_others")
 
     def __init__(self, entries: Iterable[Entry | Mapping[str, object]] = ()) -> None:
         self._names = Names()
+        self._others: tuple[Ledger, ...] | None = None
         parsed: list[Entry] = []
         for number, given in enumerate(entries, 1):
             try:
@@ -149,6 +156,36 @@ class Ledger:
             entry.forth(shown)
         return shown
 
+    def forms(self, config: Mapping[str, object]) -> list[dict[str, Plain]]:
+        """Return every form under which a run of ``config`` may be stored; the first is the key form.
+
+        Others come from entries that are ``kept``.
+        """
+        found = {canonical(form): form for form in [self.key_form(config)]}
+        for without in self._without_kept():
+            try:
+                form = without.key_form(config)
+            except SchemaError:  # this configuration cannot have been stored so
+                continue
+            found.setdefault(canonical(form), form)
+        return list(found.values())
+
+    def fitted(self, runs: Iterable[tuple[str, Mapping[str, object]]]) -> Ledger:
+        """Return this ledger, its newest entry marked ``kept`` where one of the ``(key, stored form)`` pairs needs it.
+
+        Raises SchemaError as ``check`` does.
+        """
+        known = list(runs)
+        try:
+            self.check(known)
+        except SchemaError:
+            if not self._entries or self._entries[-1].kind == "rename":
+                raise
+            marked = Ledger((*self._entries[:-1], self._entries[-1]._replace(kept=True)))
+            marked.check(known)
+            return marked
+        return self
+
     def check(self, runs: Iterable[tuple[str, Mapping[str, object]]]) -> None:
         """Raise SchemaError if one of the ``(key, stored form)`` pairs would lose its key under this ledger.
 
@@ -157,10 +194,10 @@ class Ledger:
         """
         for key, stored in runs:
             try:
-                found = self.key_form(self.shown_form(stored))
-                if canonical(found) == canonical(stored):
+                found = self.forms(self.shown_form(stored))
+                if any(canonical(form) == canonical(stored) for form in found):
                     continue
-                reason = "; ".join(str(one) for one in explain(stored, found)[:3])
+                reason = "; ".join(str(one) for one in explain(stored, found[0])[:3])
             except SchemaError as error:
                 reason = str(error)
             raise SchemaError(
@@ -190,6 +227,17 @@ class Ledger:
 
     def __repr__(self) -> str:
         return f"Ledger({self.to_list()!r})"
+
+    def _without_kept(self) -> tuple[Ledger, ...]:
+        """The ledgers that lack some of the kept entries; made once, as few ledgers have any."""
+        if self._others is None:
+            kept = [number for number, entry in enumerate(self._entries) if entry.kept]
+            subsets = chain.from_iterable(combinations(kept, size) for size in range(1, len(kept) + 1))
+            self._others = tuple(
+                Ledger(entry for number, entry in enumerate(self._entries) if number not in left_out)
+                for left_out in subsets
+            )
+        return self._others
 
     def _with(self, entry: Mapping[str, object]) -> Ledger:
         grown = Ledger(self._entries)
@@ -221,12 +269,12 @@ def _enter(given: Entry | Mapping[str, object], names: Names) -> Entry:
 def _parse(given: Mapping[str, object]) -> Entry:
     kinds = {"add": {"value"}, "remove": {"value"}, "rename": {"to"}}
     kind = next((kind for kind in kinds if isinstance(given, Mapping) and kind in given), None)
-    if kind is None or not {kind, *kinds[kind]} <= given.keys() <= {kind, *kinds[kind], "into"}:
+    if kind is None or not {kind, *kinds[kind]} <= given.keys() <= {kind, *kinds[kind], "into", "kept"}:
         raise SchemaError(f"entry {given!r} is neither add or remove with a value, nor rename with to")
     field = _path(given[kind])
     if kind == "rename":
-        if "into" in given:
-            raise SchemaError(f"entry {given!r} is a rename, which takes no into")
+        if "into" in given or "kept" in given:
+            raise SchemaError(f"entry {given!r} is a rename, which takes no into and no kept")
         return Entry(kind, field, to=_path(given["to"]))
     value = normalize(given["value"], field)
     if isinstance(value, dict):
@@ -234,7 +282,7 @@ def _parse(given: Mapping[str, object]) -> Entry:
     into = _path(given["into"]) if given.get("into") else ""
     if into and not field.startswith(into + "."):
         raise SchemaError(f"field {field!r} does not lie inside {into!r}")
-    return Entry(kind, field, value, into=into)
+    return Entry(kind, field, value, into=into, kept=given.get("kept") is True)
 
 
 def _path(field: object) -> str:

@@ -485,6 +485,22 @@ def test_a_gained_default_stops_everything_before_any_training(tmp_path: Path) -
     assert shown == {"a": 1, **grown}
 
 
+def test_runs_trained_with_a_gained_default_before_it_was_declared_keep_their_keys(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    Trivial(store, defaults={"lr": 0.1}).sweep({"a": [1, 2]})
+    grown = {"lr": 0.1, "beta": 0.9}
+    between = Trivial(store, defaults=grown).sweep({"a": [3]}).done
+    with pytest.raises(SchemaChanged):
+        Trivial(store, defaults=grown).sweep({"a": [1, 3]})
+
+    Trivial(store).store.edit_schema("add", "beta", 0.9)
+    manager = Trivial(store, defaults=grown)
+    assert manager.configs.get_key({"a": 3, **grown}) == between[0]
+    report = manager.sweep({"a": [1, 2, 3, 4]})
+    assert (len(report.skipped), len(report.done)) == (3, 1)
+    assert all(config.beta == 0.9 for config in manager.configs.values())
+
+
 def test_a_gained_default_may_be_trained_anew_when_asked(tmp_path: Path) -> None:
     store = tmp_path / "store"
     Trivial(store, defaults={"lr": 0.1}).sweep({"a": [1, 2]})
