@@ -12,7 +12,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jimmy_manager.archives.record import seal, unseal
@@ -48,6 +48,23 @@ def load(raw: bytes, name: str) -> dict[str, Any]:
     """The preview in the record ``raw`` of the file ``name``; a figure comes back as its label."""
     decoded: dict[str, Any] = _decode(unseal("preview", raw, name)["preview"])
     return decoded
+
+
+def load_scalars(raw: bytes, name: str) -> dict[str, Any]:
+    """What ``load`` gives, flat by dotted path, less lists, arrays and figures: numpy is not needed for it."""
+    return dict(_scalars(unseal("preview", raw, name)["preview"], ""))
+
+
+def _scalars(value: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    for key, item in value.items():
+        below = f"{path}{_decode_key(key)}"
+        if isinstance(item, dict):
+            if item.keys() == {"$float"}:
+                yield below, float(item["$float"])
+            elif not item.keys() & {"$array", "$figure"}:
+                yield from _scalars(item, f"{below}.")
+        elif not isinstance(item, list):
+            yield below, item
 
 
 def _encode(value: Any, path: str, figures: dict[str, bytes], depth: int) -> Any:

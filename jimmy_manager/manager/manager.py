@@ -17,13 +17,13 @@ from jimmy_manager.archives.store import Store
 from jimmy_manager.config import Config, load_config
 from jimmy_manager.errors import CheckpointError, ConfigError, HookError, NoRecord
 from jimmy_manager.grid import grid
-from jimmy_manager.manager import random_state, shares
+from jimmy_manager.manager import job_module, random_state, shares
 from jimmy_manager.manager.admission import Admission
 from jimmy_manager.manager.batch import Batch
 from jimmy_manager.manager.progress import Progress
 from jimmy_manager.manager.queries import Queries
 from jimmy_manager.manager.run import Run
-from jimmy_manager.manager.schedule import BatchReport, Shuffled
+from jimmy_manager.manager.schedule import BatchReport, Fixed, Shuffled
 from jimmy_manager.manager.signals import StopFlag
 from jimmy_manager.targets import DEFAULT_TARGETS
 
@@ -198,13 +198,15 @@ class Manager(Queries):
             finally:
                 self.progress.close()
 
-    def sweep(self, choices: Any = None, order: str = "random", **batch: Any) -> BatchReport:
+    def sweep(
+        self, choices: Any = None, order: str = "random", fixed: Mapping[str, Any] | None = None, **batch: Any
+    ) -> BatchReport:
         """``batch`` over the grid of ``choices`` (a mapping, a list of them or a YAML file) in ``order``.
 
-        ``order`` is ``random`` (so that workers seldom meet) or ``given``.
+        ``order`` is ``random`` (so that workers seldom meet) or ``given``. The fields ``fixed`` overrule the grid's.
         """
         chosen = choices if choices is not None else self._own_choices()
-        points = grid(chosen)
+        points = Fixed(grid(chosen), fixed) if fixed else grid(chosen)
         if order not in ("random", "given"):
             raise ValueError(f"order is {order!r}, it must be 'random' or 'given'")
         return self.batch(points if order == "given" else Shuffled(points, random.Random()), **batch)
@@ -259,8 +261,7 @@ class Manager(Queries):
 
     def allowed_targets(self) -> tuple[str, ...]:
         """The prefixes under which a ``_target_`` may be found: ``targets``, the job's own module, and the defaults."""
-        module = type(self).__module__
-        return (*self.targets, module.partition(".")[0], *DEFAULT_TARGETS)
+        return (*self.targets, *job_module.names_of(type(self)), *DEFAULT_TARGETS)
 
     def _holder_of(self, name: str, method: str) -> Any:
         holder = getattr(self, name, None)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
+
+from jimmy_manager.config import Config
+from jimmy_manager.keys import canonical
 
 T = TypeVar("T")
+
+_MOST_COMPARED = 100_000
 
 
 def is_due(epoch: int, interval: int, last: int) -> bool:
@@ -41,6 +46,38 @@ class Shuffled(Generic[T]):
             chosen = self._rng.randrange(left, count)
             yield self._items[swapped.get(chosen, chosen)]
             swapped[chosen] = swapped.pop(left, left)
+
+
+class Fixed(Sequence[Config]):
+    """The configurations ``points`` with the fields ``fixed`` in each of them.
+
+    Points that become one by this are one here, where there are few enough to compare them.
+
+    >>> list(Fixed([Config(lr=0.1, seed=0), Config(lr=0.2, seed=0)], {'lr': 0.3}))
+    [Config({'lr': 0.3, 'seed': 0})]
+    """
+
+    def __init__(self, points: Sequence[Config], fixed: Mapping[str, Any]) -> None:
+        self._fixed = Config(fixed)
+        self._points = points
+        if len(points) <= _MOST_COMPARED:
+            different: dict[bytes, Config] = {}
+            for point in points:
+                whole = point | self._fixed
+                different.setdefault(canonical(whole), whole)
+            self._points = list(different.values())
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    @overload
+    def __getitem__(self, index: int) -> Config: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Config]: ...
+    def __getitem__(self, index: int | slice) -> Config | Sequence[Config]:
+        if isinstance(index, slice):
+            return Fixed(self._points[index], self._fixed)
+        return self._points[index] | self._fixed
 
 
 def blended(average: float, newest: float) -> float:

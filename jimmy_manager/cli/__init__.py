@@ -1,0 +1,1 @@
+"""The command ``jimmy``: click, one module a command group, each imported only when its command is used."""

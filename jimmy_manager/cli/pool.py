@@ -1,0 +1,190 @@
+"""``jimmy sweep --workers N``: N processes of the same command on this machine, each with its share.
+
+::
+
+    parent ── starts ──► worker 1..N          the same command line, $JIMMY_WORKER=2/3, a share of cores and GPUs
+           ◄─ one byte ──                      "I have begun": a worker that dies before it is not started for ever
+           ── end of file ──►                  the parent is gone, however it went: save and stop
+
+A worker that dies of SIGKILL or a crash is started again; a configuration that kills its worker each time ends as
+``failed: crashed`` after ``max_crashes``. A signal that asks the parent to stop is handed on, once for each time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+import click
+
+from jimmy_manager.cli.main import ERROR, SOME_FAILED, USAGE
+from jimmy_manager.manager import shares
+from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.manager.signals import STOPPING
+
+MEMBER = "JIMMY_WORKER"
+_PIPES = "JIMMY_WORKER_PIPES"
+_MOST_STILLBORN = 3
+_POLL_S = 0.05
+
+
+class Member(NamedTuple):
+    """A process of a pool: its name, such as ``2/3``, and where to report that it has begun."""
+
+    name: str
+    began: int
+
+    def report_start(self) -> None:
+        """Tell the parent that the job was loaded and the store opened."""
+        try:
+            os.write(self.began, b"1")
+        except BrokenPipeError:
+            pass  # the parent is gone; the thread of `join` sees to that
+        os.close(self.began)
+
+
+def join() -> Member | None:
+    """The place of the calling process in a pool, if it was started by one; its children are no members."""
+    name, pipes = os.environ.pop(MEMBER, None), os.environ.pop(_PIPES, None)
+    if name is None or pipes is None:
+        return None
+    began, alive = map(int, pipes.split(","))
+    for descriptor in (began, alive):
+        os.set_inheritable(descriptor, False)
+    threading.Thread(target=_stop_with_parent, args=(alive,), name="parent watch", daemon=True).start()
+    return Member(name, began)
+
+
+def _stop_with_parent(alive: int) -> None:
+    os.read(alive, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class _Worker:
+    """One worker's process, started again when it dies; what it prints comes out with its number before each line."""
+
+    def __init__(self, number: int, of: int, share: dict[str, str], alive: int) -> None:
+        self.name = f"{number}/{of}"
+        self._tag = f"[{number}] "
+        self._share = share
+        self._alive = alive
+        self._stillborn = 0
+        self.start()
+
+    def start(self) -> None:
+        self._began, began = os.pipe()
+        environment = os.environ | self._share | {MEMBER: self.name, _PIPES: f"{began},{self._alive}"}
+        # A process group of its own: the terminal's Ctrl-C reaches the parent alone, which hands it on. A worker that
+        # got it twice would take the second one for impatience and not save.
+        self.process = subprocess.Popen(
+            [sys.executable, *sys.orig_argv[1:]], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, pass_fds=(began, self._alive), process_group=0,
+        )  # fmt: skip
+        os.close(began)
+        self._printer = threading.Thread(target=self._print, daemon=True)
+        self._printer.start()
+
+    def ended(self) -> int | None:
+        """The exit status; None while it runs."""
+        return self.process.poll()
+
+    def bury(self, status: int, *, is_stopping: bool) -> bool:
+        """Clear away what ended; return whether it is to be started again."""
+        self._printer.join(timeout=2.0)  # a process of its own may keep the pipe open
+        has_begun = os.read(self._began, 1) == b"1"
+        os.close(self._began)
+        self._stillborn = 0 if has_begun else self._stillborn + 1
+        if status >= 0 or is_stopping:
+            return False
+        name = signal.Signals(-status).name if -status in signal.Signals.__members__.values() else f"signal {-status}"
+        goes_on = self._stillborn < _MOST_STILLBORN
+        then = "it is started again" if goes_on else f"{_MOST_STILLBORN} times before its first run, so it stays down"
+        click.echo(f"{self._tag}worker {self.name} died of {name}; {then}", err=True)
+        return goes_on
+
+    def _print(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                click.echo(self._tag + plain(line.decode("utf-8", "replace").rstrip("\n")), err=True)
+
+
+def run(count: int) -> int:
+    """Start ``count`` workers, wait for all of them, and return the exit code of the whole."""
+    alive, kept = os.pipe()
+    workers: list[_Worker] = []
+    asked: list[int] = []
+
+    def hand_on(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+        for worker in workers:
+            if worker.process.poll() is None:
+                worker.process.send_signal(number)
+
+    before = {number: signal.signal(number, hand_on) for number in STOPPING}
+    try:
+        for number, share in enumerate(shares.environments(count, _cores(), _gpus()), 1):
+            if not asked:
+                workers.append(_Worker(number, count, share, alive))
+        return _merged(_wait(workers, asked), asked)
+    finally:
+        os.close(kept)
+        os.close(alive)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait(workers: Sequence[_Worker], asked: Sequence[int]) -> list[int]:
+    running, codes = list(workers), []
+    told = 0
+    while running:
+        time.sleep(_POLL_S)
+        if len(asked) > told:
+            told = len(asked)
+            again = "; once more interrupts them" if asked[-1] == signal.SIGINT and told == 1 else ""
+            click.echo(f"stopping {len(running)} workers, which save first{again}", err=True)
+        for worker in list(running):
+            status = worker.ended()
+            if status is None:
+                continue
+            if worker.bury(status, is_stopping=bool(asked)):
+                worker.start()
+            else:
+                running.remove(worker)
+                codes.append(status if status >= 0 else 128 - status)
+    return codes
+
+
+def _merged(codes: Sequence[int], asked: Sequence[int]) -> int:
+    """One exit code for all: the stop signal, else the gravest of theirs."""
+    if asked:
+        return 128 + asked[0]
+    for grave in (USAGE, ERROR):
+        if grave in codes:
+            return grave
+    others = [code for code in codes if code not in (0, SOME_FAILED)]
+    return others[0] if others else max(codes)
+
+
+def _cores() -> int:
+    text = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if text.isdecimal() and text != "0":
+        return int(text)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpus() -> int:
+    """How many GPUs torch would see, asked of another process: the parent itself never pays for torch."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/kfd").exists() and not Path("/dev/dxg").exists():
+        return 0
+    code = "import torch; print(torch.cuda.device_count())"
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    return int(asked.stdout) if asked.returncode == 0 else 0

@@ -1,0 +1,161 @@
+"""``jimmy sweep`` and ``jimmy process``: training, by one worker or several."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jimmy_manager.cli import jobs, pool
+from jimmy_manager.cli.main import BUSY, ERROR, SOME_FAILED
+from jimmy_manager.cli.options import JobCommand, fields_argument, job_argument, store_option
+from jimmy_manager.config import from_cli
+from jimmy_manager.errors import HookError, JimmyError
+from jimmy_manager.manager.plain_text import plain, plain_lines
+
+if TYPE_CHECKING:
+    from jimmy_manager.archives.store import Store
+    from jimmy_manager.manager.manager import Manager
+    from jimmy_manager.manager.schedule import BatchReport
+
+_MOST_IN_A_ROW = 10
+_MOST_KEYS = 5
+
+Decorated = Callable[..., Any]
+
+
+def _training_options(command: Decorated) -> Decorated:
+    options = [
+        click.option("--num-epochs", type=click.IntRange(0), help="Epochs in all; by default what the job says."),
+        click.option("--retries", type=click.IntRange(0), default=0, help="Try failed runs again, so often."),
+        click.option(
+            "--new-fields", type=click.Choice(["ask", "rerun"]), default="ask", show_default=True,
+            help="What to do with results from before the defaults had a field.",
+        ),
+        click.option("--max-crashes", type=click.IntRange(1), help="Crashes in a row that make a run failed."),
+        click.option("--eval-interval", type=click.IntRange(1), metavar="EPOCHS", help="Evaluate so often."),
+        click.option("--save-interval", type=click.IntRange(1), metavar="EPOCHS", help="Save so often."),
+        click.option("--device", help="cpu, cuda:1, ...; by default the first GPU."),
+        click.option("--threads", type=click.IntRange(1), help="CPU threads for torch."),
+        click.option("--quiet", "-q", is_flag=True, help="Tell nothing but errors."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command(cls=JobCommand)
+@job_argument
+@fields_argument
+@store_option
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Start N workers on this machine.")
+@click.option("--choices", type=click.Path(exists=True, dir_okay=False), help="A YAML file instead of the job's grid.")
+@click.option("--count", type=click.IntRange(0), default=0, help="Train so many runs at most (0: all).")
+@click.option("--wait/--no-wait", default=None, help="Wait for runs that others hold; with --workers the default.")
+@click.option("--order", type=click.Choice(["random", "given"]), default="random", show_default=True)
+@_training_options
+@click.pass_context
+def sweep(
+    ctx: click.Context, /, job: str | type[Manager], fields: tuple[str, ...], store: str, workers: int | None,
+    choices: str | None, count: int, wait: bool | None, order: str, num_epochs: int | None, retries: int,
+    new_fields: str, **settings: Any,
+) -> None:
+    """Train a job's whole grid beside other workers.
+
+    Start the same command as often and on as many machines as you like: each configuration is trained once. NAME=VALUE
+    fixes a field in every configuration, e.g. optim.lr=1e-3.
+    """
+    fixed = from_cli(fields)
+    member = pool.join()
+    if workers is not None and member is None:
+        ctx.exit(pool.run(workers))
+    with _manager(job, store, settings) as manager:
+        if member is not None:
+            member.report_start()
+        is_waiting = member is not None if wait is None else wait
+        report = manager.sweep(
+            choices, order, fixed=fixed, num_epochs=num_epochs, count=count, wait=is_waiting, retries=retries,
+            new_fields=new_fields, max_errors=math.inf, max_in_a_row=_MOST_IN_A_ROW,
+        )
+        _tell_failures(manager.store, report.failed)
+    ctx.exit(_code(report))
+
+
+@click.command(cls=JobCommand)
+@job_argument
+@fields_argument
+@store_option
+@click.option("--resume/--fresh", default=True, help="Go on from the last commit (the default), or start from nothing.")
+@click.option("--wait/--no-wait", default=False, help="Wait while another worker holds the run.")
+@_training_options
+@click.pass_context
+def process(
+    ctx: click.Context, /, job: str | type[Manager], fields: tuple[str, ...], store: str, resume: bool, wait: bool,
+    num_epochs: int | None, retries: int, new_fields: str, **settings: Any,
+) -> None:
+    """Train one configuration and print its key.
+
+    NAME=VALUE sets a field, e.g. optim.lr=1e-3; the others have the job's defaults.
+    """
+    with _manager(job, store, settings) as manager:
+        report = manager.batch(
+            [from_cli(fields)], num_epochs, resume=resume, wait=wait, retries=retries, new_fields=new_fields,
+            max_errors=math.inf,
+        )
+        _tell_failures(manager.store, report.failed, with_traceback=True)
+        for key in (*report.done, *report.skipped):
+            click.echo(key)
+        for key in report.busy:
+            holder = record.owner if (record := manager.store.standing(key).record) else "another worker"
+            click.echo(f"error: run {key} is held by {holder}; use --wait, or see 'jimmy workers'", err=True)
+    ctx.exit(_code(report) or (BUSY if report.busy else 0))
+
+
+@contextmanager
+def _manager(job: str | type[Manager], store: str, settings: dict[str, Any]) -> Iterator[Manager]:
+    """The job's Manager over ``store``, with those settings that were given."""
+    given = {name: value for name, value in settings.items() if value is not None and name != "quiet"}
+    given |= {"verbose": False} if settings["quiet"] else {}
+    with jobs.loaded(job) if isinstance(job, str) else nullcontext(job) as cls:
+        try:
+            inspect.signature(cls).bind(store, **given)
+        except TypeError as error:
+            raise HookError(
+                f"{cls.__name__}.__init__() cannot be called with (store_dir, {', '.join(given) or '...'}): {error}; "
+                "let it take *args, **kwargs and hand them to super().__init__()"
+            ) from None
+        yield cls(store, **given)
+
+
+def _tell_failures(store: Store, failed: list[str], *, with_traceback: bool = False) -> None:
+    for key in failed[:_MOST_KEYS]:
+        try:
+            record = store.standing(key).record
+        except JimmyError as unread:
+            click.echo(f"error: run {key} failed, and its claim cannot be read: {plain(unread)}", err=True)
+            continue
+        error = (record.error if record else None) or {}
+        if with_traceback and error.get("traceback"):
+            click.echo(plain_lines(error["traceback"]).rstrip("\n"), err=True)
+        what = f"{plain(error.get('type', 'unknown'))}: {plain(error.get('message', ''))}"
+        click.echo(f"error: run {key} failed: {what}", err=True)
+    if failed:
+        more = f"{len(failed) - _MOST_KEYS} more failed; " if len(failed) > _MOST_KEYS else ""
+        at = f" --store {store}" if str(store) != os.environ.get("JIMMY_STORE", "store") else ""
+        keys = " ".join(failed) if len(failed) <= _MOST_KEYS else "--all"
+        one = f" {failed[0]}" if len(failed) == 1 else ""
+        click.echo(f"{more}see 'jimmy errors{one}{at}', try again with 'jimmy retry {keys}{at}'", err=True)
+
+
+def _code(report: BatchReport) -> int:
+    if report.stopped in signal.Signals.__members__:
+        return 128 + signal.Signals[report.stopped]
+    if report.failed:
+        return SOME_FAILED
+    return ERROR if report.stopped else 0
