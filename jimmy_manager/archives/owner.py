@@ -33,10 +33,8 @@ class Owner(NamedTuple):
     @classmethod
     def of_record(cls, data: dict[str, Any]) -> Owner:
         """The owner as a claim's record spells it."""
-        return cls(
-            str(data["host"]), int(data["pid"]), int(data["start"]), str(data["boot"]), str(data["pidns"]),
-            str(data.get("slurm", "")),
-        )
+        boot, pidns, slurm = (str(data.get(name, "")) for name in ("boot", "pidns", "slurm"))
+        return cls(str(data["host"]), int(data["pid"]), int(data["start"]), boot, pidns, slurm)
 
     def as_record(self) -> dict[str, Any]:
         """The fields as a claim's record spells them; empty ones are left out."""
