@@ -87,6 +87,8 @@ class Batch:
             outcome = self._try(entry, config)
             if outcome.state == "busy":
                 busy.append((entry, config))
+                report.busy.append(entry.key)
+                progress.after_config(report)
                 return True
             self._note(outcome)
             if outcome.error is not None:
@@ -103,13 +105,13 @@ class Batch:
         while goes_on and busy:
             before, pending = len(busy), list(busy)
             busy.clear()
+            report.busy.clear()
             goes_on = all(deal_with(*item) for item in pending)
             if goes_on and len(busy) == before:
                 if not wait:
                     break
                 self._pause()
                 goes_on = not stop
-        report.busy.extend(entry.key for entry, _ in busy)
         report.stopped = report.stopped or stop.reason
         progress.end_batch(report)
         return report

@@ -17,10 +17,9 @@ from jimmy_manager.archives.store import Store
 from jimmy_manager.config import Config, load_config
 from jimmy_manager.errors import CheckpointError, ConfigError, HookError, NoRecord
 from jimmy_manager.grid import grid
-from jimmy_manager.manager import job_module, random_state, shares
+from jimmy_manager.manager import job_module, progress, random_state, shares
 from jimmy_manager.manager.admission import Admission
 from jimmy_manager.manager.batch import Batch
-from jimmy_manager.manager.progress import Progress
 from jimmy_manager.manager.queries import Queries
 from jimmy_manager.manager.run import Run
 from jimmy_manager.manager.schedule import BatchReport, Fixed, Shuffled
@@ -42,6 +41,10 @@ class Manager(Queries):
     Attributes during a run: ``config``, ``key``, ``epoch`` (how many are behind the model), ``ckpt``,
     ``preview``, ``device``. ``defaults`` may be set or filled at any time before a configuration is used.
 
+    With ``verbose`` each batch tells of its progress on stderr every ``disp_interval`` epochs, with the number
+    ``main_metric`` of the preview, else the first whose name begins with ``loss`` or ``acc``. ``progress`` may be set
+    to an object of one's own.
+
     ``heartbeat_s`` and ``lease_s`` bound how soon another host takes over from a lost one. ``patience``
     (hours, deprecated) is an upper bound of the lease.
     """
@@ -51,6 +54,7 @@ class Manager(Queries):
     num_epochs: int | None = None
     default_config: ClassVar[str | None] = None
     choices: Any = None
+    main_metric: ClassVar[str] = ""
     targets: tuple[str, ...] = ()
 
     def __init__(
@@ -79,7 +83,7 @@ class Manager(Queries):
         self.max_crashes = max_crashes
         self.threads = shares.threads(threads)
         self.stop = StopFlag()
-        self.progress = Progress()
+        self.progress = progress.Progress()
         self.config = Config()
         self.key = ""
         self.epoch = 0
@@ -172,6 +176,7 @@ class Manager(Queries):
         """
         total = self._total(num_epochs)
         batch = Batch(self, Admission(self, new_fields), total, retries=retries, resume=resume)
+        self.progress = progress.choose(self)
         with self.stop.installed():
             try:
                 return batch.one(config, wait=wait)
@@ -192,6 +197,7 @@ class Manager(Queries):
         if patience is not None:
             warnings.warn("patience is deprecated; use Manager(lease_s=...)", DeprecationWarning, stacklevel=2)
         batch = Batch(self, Admission(self, new_fields), self._total(num_epochs), retries=retries, resume=resume)
+        self.progress = progress.choose(self)
         with self.stop.installed():
             try:
                 return batch.all(configs, count=count, wait=wait, max_errors=max_errors, max_in_a_row=max_in_a_row)
