@@ -229,13 +229,16 @@ class World:
 class Worker:
     """One process of its own: identity, view, claims, and at most one attempt at the one run of the schedule."""
 
-    def __init__(self, world: World, name: str, host: str, config: dict[str, Any]) -> None:
+    def __init__(
+        self, world: World, name: str, host: str, config: dict[str, Any], view: Served | None = None,
+        files: Callable[[Any], SteppingFiles] | None = None,
+    ) -> None:
         world.workers += 1
         self.world = world
         self.name = name
         self.owner = Owner(host, world.workers, 1, boot=host, pidns="1")
-        self.view: Any = Served(world.server) if isinstance(world.server, Server) else world.server
-        self.files = SteppingFiles(self.view)
+        self.view: Any = view or (Served(world.server) if isinstance(world.server, Server) else world.server)
+        self.files = (files or SteppingFiles)(self.view)
         self.attempt: Attempt | None = None
         self.config = config
         self.store: Store = self.act(self._open)

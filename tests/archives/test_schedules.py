@@ -90,7 +90,7 @@ def janitor_removes_what_no_stats_name(monkey: Monkey) -> None:
             for generation in self._history.claims.look(key).stats:
                 stats = self._history.read_stats(key, generation)
                 named = {stats.name}.union(*(commit.contents() for commit in stats.commits))
-                names.extend(name for name in generations[generation] if name not in named)
+                names.extend(name for name in generations.get(generation, ()) if name not in named)
         return names
 
     monkey.setattr(Janitor, "_superseded", superseded)
