@@ -74,10 +74,10 @@ def headings(names: Sequence[str]) -> list[str]:
 class Columns:
     """Rows laid out in columns: numbers to the right, everything else to the left."""
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    def __init__(self, rows: Sequence[Mapping[str, Any]], names: Sequence[str], *, widest: int = _WIDEST) -> None:
         self.names = list(names)
         self.rows = rows
-        self._cells = {name: [clipped(shown(row.get(name))) for row in rows] for name in names}
+        self._cells = {name: [clipped(shown(row.get(name)), widest) for row in rows] for name in names}
 
     def widths(self) -> dict[str, int]:
         """The columns that each name takes, its heading included."""

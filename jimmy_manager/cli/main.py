@@ -34,7 +34,18 @@ class Entry(NamedTuple):
 COMMANDS: dict[str, Entry] = {
     "sweep": Entry("Train", "train", "Train a job's whole grid beside other workers."),
     "process": Entry("Train", "train", "Train one configuration and print its key."),
+    "retry": Entry("Train", "failures", "Let failed runs be tried again."),
     "ls": Entry("Look", "listing", "List runs: configuration, state and results."),
+    "show": Entry("Look", "look", "Show everything that is known of a run."),
+    "diff": Entry("Look", "look", "Compare configuration and results of two runs."),
+    "why": Entry("Look", "look", "Explain why two runs have different keys."),
+    "errors": Entry("Look", "failures", "Show failed runs with their tracebacks."),
+    "workers": Entry("Look", "workers", "Show who holds which run."),
+    "check": Entry("Keep", "upkeep", "Find every inconsistency of a store, by file name."),
+    "prune": Entry("Keep", "upkeep", "Remove what no reader needs again."),
+    "pop": Entry("Keep", "upkeep", "Take runs out of a store."),
+    "schema": Entry("Keep", "schema", "Say what changed fields mean for runs from before."),
+    "completion": Entry("Keep", "completion", "Print the completion script of a shell."),
 }
 ALIASES = {"worker": "sweep"}
 SECTIONS = ("Train", "Look", "Keep")

@@ -40,7 +40,8 @@ def _complete_job(_: click.Context, __: click.Parameter, incomplete: str) -> lis
     return items
 
 
-def _complete_key(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_key(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The keys of the store that the line names so far; of a large one the first few."""
     import os
     from itertools import islice
 
@@ -64,8 +65,8 @@ def open_store(directory: str, *, read_only: bool = True) -> Store:
 
 
 job_argument = click.argument("job", metavar="JOB", shell_complete=_complete_job)
-key_argument = click.argument("key", shell_complete=_complete_key)
-keys_argument = click.argument("keys", metavar="[KEY]...", nargs=-1, shell_complete=_complete_key)
+key_argument = click.argument("key", shell_complete=complete_key)
+keys_argument = click.argument("keys", metavar="[KEY]...", nargs=-1, shell_complete=complete_key)
 fields_argument = click.argument("fields", metavar="[NAME=VALUE]...", nargs=-1)
 store_option = click.option(
     "--store", metavar="DIR", envvar="JIMMY_STORE", default="store", show_default=True, is_eager=True,

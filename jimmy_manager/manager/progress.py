@@ -85,9 +85,11 @@ def metric(preview: Mapping[str, Any], name: str = "") -> str:
 def duration(seconds: float) -> str:
     """Seconds as people say them.
 
-    >>> duration(3.14159), duration(75), duration(7300), duration(200_000)
-    ('3.1 s', '1:15', '2:01:40', '2 d 7 h')
+    >>> duration(0.0123), duration(3.14159), duration(75), duration(7300), duration(200_000)
+    ('12 ms', '3.1 s', '1:15', '2:01:40', '2 d 7 h')
     """
+    if 0 < seconds < 0.1:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
