@@ -112,6 +112,9 @@ class Disk:
             while part := os.read(descriptor, CHUNK):
                 parts.append(part)
             return b"".join(parts)
+        except OSError as error:
+            error.filename = self.path(name)
+            raise
         finally:
             os.close(descriptor)
 

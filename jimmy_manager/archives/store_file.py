@@ -89,7 +89,7 @@ def read(files: Files) -> StoreFile | None:
     """The content of ``store.yaml``; None where there is none."""
     try:
         raw = files.read(layout.STORE_FILE)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise unreadable(str(error.filename or layout.STORE_FILE), error) from error
