@@ -1,0 +1,95 @@
+"""The README does what it says: its job is the one in the repository, its commands run, its links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def lines(block: str) -> list[str]:
+    """The commands of a block, without their comments."""
+    return [shlex.join(words) for line in block.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a newcomer has before the first command, but for the environment, which is the one of these tests."""
+    folder = tmp_path_factory.mktemp("clone")
+    shutil.copytree(ROOT / "jobs", folder / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "defaults.yaml", folder)
+    return folder
+
+
+def run(command: list[str] | str, folder: Path) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": "."}
+    shell = isinstance(command, str)
+    done = subprocess.run(
+        command, shell=shell, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        timeout=120, check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}"
+    return done.stdout
+
+
+def test_the_first_job_is_the_file_in_the_repository_and_has_at_most_twenty_lines_of_its_own() -> None:
+    job = next(block for block in blocks("python") if "class Sine" in block)
+    assert job == (ROOT / "jobs" / "first.py").read_text("utf-8")
+    around = ("from", "if __name__", "    Sine.main")
+    assert sum(1 for line in job.splitlines() if line.strip() and not line.startswith(around)) <= 20
+
+
+def test_the_commands_and_the_notebook_cells_work_in_the_order_of_the_page(clone: Path) -> None:
+    look = next(block for block in blocks("sh") if "--workers" in block)
+    output = [run(line, clone) for line in lines(look)]
+    assert len(output) == 3
+    assert output[1].count("done") == 12
+    losses = [float(line.split("\t")[-1]) for line in output[2].splitlines()[1:]]
+    assert len(losses) == 3
+    cells = next(block for block in blocks("python") if "fetch" in block)
+    best = run([sys.executable, "-c", f"{cells}\nassert not model.training"], clone)
+    assert re.match(r"[0-9a-f]{8} ", best)
+    assert run(lines(look)[0], clone).count("0 done, 12 complete before") == 2
+
+
+def test_the_wrapped_command_of_the_slurm_line_runs(clone: Path) -> None:
+    """Slurm itself is tested elsewhere; here only that what it would start is right."""
+    (line,) = lines(next(block for block in blocks("sh") if "sbatch" in block))
+    words = shlex.split(line)
+    assert words[:2] == ["sbatch", "--array=1-32"]
+    run(words[words.index("--wrap") + 1], clone)
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    targets = re.findall(r"^make (\w+)", "\n".join(blocks("sh")), re.MULTILINE)
+    assert targets == ["demo", "test"]
+    for target in targets:
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+
+
+def test_every_command_that_is_named_exists() -> None:
+    from jimmy_manager.cli.main import main
+
+    for name in set(re.findall(r"jimmy ([a-z]+)", README)):
+        assert main.get_command(None, name) is not None, name  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("page", ["README.md", "store/README.md"])
+def test_every_link_leads_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
