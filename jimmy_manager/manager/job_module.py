@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 from pathlib import Path
 
 
+@functools.cache
 def names_of(cls: type) -> tuple[str, ...]:
     """The prefixes that mean the module of ``cls``: its package, and the stem of its file.
 

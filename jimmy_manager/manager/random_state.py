@@ -22,7 +22,12 @@ def seed(value: int) -> None:
 
     random.seed(value)
     numpy.random.seed(value % 2**32)
-    torch.manual_seed(value % 2**63)
+    # Not torch.manual_seed: for each kind of device that is not there it keeps the call with its whole stack.
+    torch.default_generator.manual_seed(value % 2**63)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(value % 2**63)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(value % 2**63)
 
 
 def take() -> dict[str, Any]:
@@ -34,8 +39,9 @@ def take() -> dict[str, Any]:
     legacy: Any = numpy.random.get_state()
     name, words, position, has_gauss, cached = legacy
     states: dict[str, Any] = {
-        "python": [version, list(internal), gauss],
-        "numpy": [name, words.tolist(), position, has_gauss, cached],
+        # As arrays: 1 250 Python numbers would take most of the time of a small commit.
+        "python": [version, numpy.array(internal, dtype=numpy.uint32), gauss],
+        "numpy": [name, words, position, has_gauss, cached],
         "torch": torch.get_rng_state(),
     }
     if _uses_cuda():
@@ -55,9 +61,9 @@ def restore(states: Mapping[str, Any], key: str) -> None:
                 "train it anew with resume=False"
             )
     version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
+    random.setstate((version, tuple(internal.tolist()), gauss))
     name, words, position, has_gauss, cached = states["numpy"]
-    numpy.random.set_state((name, numpy.array(words, dtype=numpy.uint32), position, has_gauss, cached))
+    numpy.random.set_state((name, words, position, has_gauss, cached))
     torch.set_rng_state(states["torch"])
     if _uses_cuda():
         if len(states.get("cuda", ())) == torch.cuda.device_count():
