@@ -172,7 +172,7 @@ class Attempt:
                 self._files.copy(source, name)
             except FileNotFoundError:
                 raise DamagedRecord(f"missing file {source}: a record names it, but it is not there") from None
-            self._history.open(name, content).close()
+            self._history.open(name, content, copied_from=source).close()
         self._adopted_from = commit.order
         return own
 

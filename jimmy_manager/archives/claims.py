@@ -27,10 +27,10 @@ from typing import Any, NamedTuple
 from jimmy_manager.archives import layout
 from jimmy_manager.archives.claim import Claim, is_live
 from jimmy_manager.archives.clock import Clock
-from jimmy_manager.archives.files import Files
+from jimmy_manager.archives.files import Files, unreadable
 from jimmy_manager.archives.owner import Owner, is_provably_dead, this_process
 from jimmy_manager.archives.record import seal, unseal
-from jimmy_manager.errors import DamagedRecord, UnreadableRecord
+from jimmy_manager.errors import DamagedRecord
 
 LONGEST_LEASE_S = 86_400.0
 """Doubling stops here: a day of silence is enough for any file system."""
@@ -256,7 +256,7 @@ class Claims:
             # Listed, but gone for the moment: its owner is replacing it, or this node's cache lags.
             return b""
         except OSError as error:
-            raise UnreadableRecord(f"cannot read {name}: {error.strerror}") from error
+            raise unreadable(name, error) from error
 
 
 def _crashed(crashes: int, standing: Standing) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class Disk:
         except OSError:
             # protected_hardlinks=1 refuses links to the files of others, some file systems all links; and over
             # a link that was made although its reply was lost, a copy does no harm.
-            with self.open(source) as original:
+            with self._open_to_copy(source) as original:
                 self.write(name, lambda file: self._pump(original, file, source))
             return
         self._sync_folder(name)
@@ -264,6 +264,14 @@ class Disk:
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems have no fsync of directories
                 raise store_error("make durable", folder, error) from error
+
+    def _open_to_copy(self, name: str) -> BinaryIO:
+        try:
+            return self.open(name)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise store_error("read", self.path(name), error) from error
 
     def _pump(self, source: BinaryIO, target: BinaryIO, name: str) -> None:
         while True:

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from jimmy_manager.archives import layout
 from jimmy_manager.archives.claims import Claims, Trace
-from jimmy_manager.archives.files import Content, digest
+from jimmy_manager.archives.files import Content, digest, unreadable
 from jimmy_manager.archives.record import digest_of, seal, unseal
-from jimmy_manager.errors import DamagedRecord, NoRecord, UnreadableRecord
+from jimmy_manager.errors import DamagedRecord, NoRecord
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -144,18 +144,21 @@ class History:
             raise DamagedRecord(f"damaged file {name}: its content does not match its stats")
         return raw
 
-    def open(self, name: str, content: Content) -> BinaryIO:
-        """A file that stats name, verified to its last byte and rewound; the caller closes it."""
+    def open(self, name: str, content: Content, *, copied_from: str = "") -> BinaryIO:
+        """A file that stats name, verified to its last byte and rewound; the caller closes it.
+
+        Damage is reported of ``copied_from``, where ``name`` is a link or copy that was made a moment ago.
+        """
         file = self._open(name, self.files.open)
         try:
             found = digest(file)
             if found != content:
                 size = f"{found.size} bytes of {content.size}" if found.size != content.size else "other bytes"
-                raise DamagedRecord(f"damaged file {name}: it holds {size}, not what its stats say")
+                raise DamagedRecord(f"damaged file {copied_from or name}: it holds {size}, not what its stats say")
             file.seek(0)
         except OSError as error:
             file.close()
-            raise UnreadableRecord(f"cannot read {name}: {error.strerror}") from error
+            raise unreadable(name, error) from error
         except DamagedRecord:
             file.close()
             raise
@@ -214,7 +217,7 @@ class History:
         except FileNotFoundError:
             raise DamagedRecord(f"missing file {name}: a record names it, but it is not there") from None
         except OSError as error:
-            raise UnreadableRecord(f"cannot read {name}: {error.strerror}") from error
+            raise unreadable(name, error) from error
 
 
 def _commit_of(key: str, generation: int, data: dict[str, Any]) -> Commit:

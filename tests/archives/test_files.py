@@ -635,6 +635,19 @@ def test_a_link_to_a_copy_whose_reply_was_lost_is_no_error(on_disk: Disk, inject
     assert scratch_below(below(on_disk)) == []
 
 
+def test_a_source_that_cannot_be_opened_is_named(on_disk: Disk, monkeypatch: pytest.MonkeyPatch, inject: Any) -> None:
+    on_disk.replace(NAME, DATA)
+    inject("link", errno.EPERM)
+
+    def refuse(name: str) -> Any:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), name)
+
+    monkeypatch.setattr(on_disk, "open", refuse)
+    with pytest.raises(StoreError, match="cannot read") as caught:
+        on_disk.copy(NAME, OTHER)
+    check_message(caught.value, on_disk.path(NAME), errno.EACCES)
+
+
 def test_a_source_that_cannot_be_read_is_named_in_the_error_of_its_copy(
     on_disk: Disk, inject: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
