@@ -29,7 +29,7 @@ def unseal_config(raw: bytes, name: str, key: str) -> tuple[str, dict[str, Any]]
     """Digest and stored form of the configuration ``raw``, hashed anew."""
     data = unseal("config", raw, name)
     try:
-        digest, stored = data["digest"], data["config"]
+        digest, stored = str(data["digest"]), dict(data["config"])
         found = keys.digest(stored)
     except (*MALFORMED, ConfigError) as error:
         raise DamagedRecord(f"damaged record {name}: it holds no configuration: {error!r}") from error

@@ -8,7 +8,7 @@ import random
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jimmy_manager.archives.claims import LONGEST_LEASE_S
 from jimmy_manager.archives.clock import Clock
@@ -25,6 +25,11 @@ from jimmy_manager.manager.run import Run
 from jimmy_manager.manager.schedule import BatchReport, Fixed, Shuffled
 from jimmy_manager.manager.signals import StopFlag
 from jimmy_manager.targets import DEFAULT_TARGETS
+
+if TYPE_CHECKING:
+    from jimmy_manager.archives.janitor import Swept
+    from jimmy_manager.manager.merge import Loaded
+    from jimmy_manager.manager.transfer import Exported
 
 _OLD_ARGUMENTS = ("s_path_len", "s_pause", "l_path_len", "l_pause")
 _RANDOM = "random_state"
@@ -236,6 +241,26 @@ class Manager(Queries):
         config = self.configs[key]
         self.store.pop(key)
         return config
+
+    def prune(self) -> Swept:
+        """Remove the files of superseded generations, and return what was removed; see ``Janitor.sweep``."""
+        from jimmy_manager.archives.janitor import Janitor
+
+        return Janitor(self.store).sweep(wait=True)
+
+    def export_tar(
+        self, path: str | os.PathLike[str], keys: Iterable[str] | None = None, ckpts: bool = True
+    ) -> Exported:
+        """Write the newest commit of each run (of ``keys``, where given) to a tar; see ``transfer.export_tar``."""
+        from jimmy_manager.manager.transfer import export_tar
+
+        return export_tar(self.store, path, keys, ckpts)
+
+    def load_tar(self, path: str | os.PathLike[str]) -> Loaded:
+        """Merge the runs of a tar into the store, the newer epoch of each; see ``transfer.load_tar``."""
+        from jimmy_manager.manager.transfer import load_tar
+
+        return load_tar(self.store, path, manager=type(self).name or type(self).__name__)
 
     @classmethod
     def main(cls, argv: list[str] | None = None) -> None:

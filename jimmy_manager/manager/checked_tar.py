@@ -1,0 +1,181 @@
+"""A tar that somebody says is an export: believed only after every member was looked at.
+
+Each has a name that the layout knows, the size and the digest that the records in the tar give it, and values of
+the right types. The first that has not is refused by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+from jimmy_manager import keys as naming
+from jimmy_manager.archives import layout, previews, strict
+from jimmy_manager.archives.files import Content
+from jimmy_manager.archives.history import Commit, Stats
+from jimmy_manager.archives.record import unseal
+from jimmy_manager.archives.store_file import StoreFile
+from jimmy_manager.errors import DamagedRecord, StoreTooNew
+from jimmy_manager.manager.tarball import Member, content, members
+
+_MOST_SMALL = 1 << 22
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class Parcel(NamedTuple):
+    """One run in a tar: its configuration as it was stored, and its one commit."""
+
+    key: str
+    stored: dict[str, Any]
+    stats: Stats
+
+    @property
+    def commit(self) -> Commit:
+        return self.stats.commits[-1]
+
+
+class CheckedTar:
+    """A tar of which every member has been checked."""
+
+    def __init__(self, file: BinaryIO, path: str) -> None:
+        self.path = path
+        self._file = file
+        self._members = members(file, path)
+        self.info = self._store_file()
+        self.parcels = list(self._parcels())
+
+    def has(self, name: str) -> bool:
+        """Whether there is a member ``name``."""
+        return name in self._members
+
+    def small(self, name: str, most: int = _MOST_SMALL) -> bytes:
+        """The content of a member of at most ``most`` bytes."""
+        member = self._members[name]
+        if member.size > most:
+            raise self._refusal(name, f"has {member.size} bytes, more than any record of its kind")
+        return b"".join(content(self._file, member, self.path))
+
+    def stream(self, name: str, expected: Content) -> Callable[[BinaryIO], None]:
+        """What copies a member, and fails before its last byte counts where that is not what its stats say."""
+
+        def fill(target: BinaryIO) -> None:
+            self._verify(self._members[name], expected, target)
+
+        return fill
+
+    def exact(self, name: str, expected: Content) -> bytes:
+        """The content of a small member, verified once more: it may have changed since the tar was opened."""
+        raw = self.small(name, expected.size)
+        if Content.of(raw) != expected:
+            raise self._refusal(name, "has changed since it was checked")
+        return raw
+
+    def _store_file(self) -> StoreFile:
+        name = layout.STORE_FILE
+        if name not in self._members:
+            raise DamagedRecord(f"{self.path}: there is no {name} in it; only what export_tar wrote can be loaded")
+        try:
+            info = StoreFile.load(self.small(name))
+        except StoreTooNew as error:
+            raise StoreTooNew(f"{self.path}: {error}") from error
+        except DamagedRecord as error:
+            raise self._refusal(name, f"is damaged: {error}") from error
+        texts = (info.manager, *info.fields)
+        if not all(isinstance(text, str) and text.isprintable() for text in texts) or not 4 <= info.key_len <= 64:
+            raise self._refusal(name, "holds values that no store has")
+        return info
+
+    def _parcels(self) -> Iterator[Parcel]:
+        named: dict[str, dict[str, str]] = {}
+        for name in self._members:
+            archive, _, rest = name.partition("/")
+            shard, _, last = rest.partition("/")
+            parsed = layout.parse(archive, last) if archive in layout.ARCHIVES else None
+            if name == layout.STORE_FILE:
+                continue
+            if parsed is None or parsed.key[:2] != shard or archive == "claims":
+                raise self._refusal(name, "is no file that export_tar writes")
+            of_run = named.setdefault(parsed.key, {})
+            if archive in ("configs", "stats") and of_run.setdefault(archive, name) != name:
+                raise self._refusal(name, f"is a second record of the run in {of_run[archive]}")
+            if archive in ("ckpts", "previews"):
+                of_run[name] = archive
+        for key, names in sorted(named.items()):
+            yield self._checked(key, names)
+
+    def _checked(self, key: str, names: dict[str, str]) -> Parcel:
+        for archive in ("configs", "stats"):
+            if archive not in names:
+                raise DamagedRecord(f"{self.path}: run {key} has no record under {archive}/ in it")
+        config, records = names.pop("configs"), names.pop("stats")
+        stored = self._read(config, lambda raw: strict.unseal_config(raw, config, key))[1]
+        stats = self._read(records, lambda raw: _checked_stats(strict.unseal_stats(raw, records)))
+        expected = stats.commits[-1].contents()
+        for name in sorted(names):
+            if name not in expected:
+                raise self._refusal(name, f"is not named by {records}")
+        for name, wanted in expected.items():
+            if name in self._members:
+                self._check_content(self._members[name], wanted, key)
+            elif not name.startswith("ckpts/"):
+                raise DamagedRecord(f"{self.path}: {name} is not in it, although {records} names it")
+        return Parcel(key, stored, stats)
+
+    def _read(self, name: str, use: Callable[[bytes], Any]) -> Any:
+        try:
+            return use(self.small(name))
+        except StoreTooNew as error:
+            raise StoreTooNew(f"{self.path}: {error}") from error
+        except DamagedRecord as error:
+            raise DamagedRecord(f"{self.path}: {error}") from error
+
+    def _check_content(self, member: Member, expected: Content, key: str) -> None:
+        if member.size != expected.size:
+            raise self._refusal(member.name, f"has {member.size} bytes, its stats say {expected.size}")
+        self._verify(member, expected)
+        if member.name.endswith(".png") and not self.small(member.name, member.size).startswith(_PNG):
+            raise self._refusal(member.name, "is no PNG file")
+        if member.name.startswith("previews/") and member.name.endswith(".json"):
+            self._check_preview(member.name, key)
+
+    def _check_preview(self, name: str, key: str) -> None:
+        raw = self.small(name, previews.MOST_BYTES)
+        try:
+            previews.load(raw, name)
+            if unseal("preview", raw, name)["key"] != key:
+                raise self._refusal(name, "was written for another run")
+        except (DamagedRecord, StoreTooNew) as error:
+            raise self._refusal(name, f"cannot be used: {error}") from error
+        except (*strict.MALFORMED, RecursionError) as error:
+            raise self._refusal(name, f"is no preview: {error!r}") from error
+
+    def _verify(self, member: Member, expected: Content, target: BinaryIO | None = None) -> None:
+        state = hashlib.sha256()
+        for part in content(self._file, member, self.path):
+            state.update(part)
+            if target is not None:
+                target.write(part)
+        if state.hexdigest() != expected.sha256:
+            raise self._refusal(member.name, "is not what its stats say: its digest differs")
+
+    def _refusal(self, name: str, reason: str) -> DamagedRecord:
+        return DamagedRecord(f"{self.path}: member {name!r} {reason}")
+
+
+def _checked_stats(stats: Stats) -> Stats:
+    """``stats``, where every value is of its type; they will be read by everybody who lists the store."""
+    commits = stats.commits
+    numbers = [n for c in commits for n in (c.at, c.train_s, c.eval_s)]
+    counts = [n for c in commits for n in (c.number, c.epoch, c.step, *(one.size for one in c.contents().values()))]
+    digests = [one.sha256 for c in commits for one in c.contents().values()]
+    is_right = (
+        len(commits) == 1 and isinstance(stats.run, dict) and isinstance(stats.done, bool)
+        and all(type(n) in (int, float) and math.isfinite(n) for n in numbers)
+        and all(type(n) is int and n >= 0 for n in counts)
+        and all(isinstance(d, str) and len(d) == naming.DIGEST_LEN for d in digests)
+    )
+    if not is_right:
+        raise DamagedRecord(f"{stats.name} holds values that no export has")
+    return stats

@@ -1,0 +1,161 @@
+"""Merging the runs of a checked tar into a store, each written as a worker would: claim, commit, finish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, BinaryIO, NamedTuple
+
+from jimmy_manager.archives import layout
+from jimmy_manager.archives.attempt import Attempt, NewerCommit
+from jimmy_manager.archives.claim import Claim
+from jimmy_manager.archives.history import Commit
+from jimmy_manager.archives.record import seal, unseal
+from jimmy_manager.archives.store import Store
+from jimmy_manager.errors import ClaimLost, DamagedRecord, JimmyError, NoRecord
+from jimmy_manager.manager.checked_tar import CheckedTar, Parcel
+
+
+class Loaded(NamedTuple):
+    """What became of the runs in a tar, by the keys that they have here.
+
+    ``kept`` runs were here already, as new or newer. ``left`` says why a run was not taken; ``renamed`` maps
+    keys in the tar to those here, where they differ.
+    """
+
+    added: tuple[str, ...]
+    updated: tuple[str, ...]
+    kept: tuple[str, ...]
+    left: dict[str, str]
+    renamed: dict[str, str]
+
+
+class Merge:
+    """Writes the runs of a checked tar into a store, one after the other."""
+
+    def __init__(self, store: Store, tar: CheckedTar) -> None:
+        self._store = store
+        self._tar = tar
+        self._added: list[str] = []
+        self._updated: list[str] = []
+        self._kept: list[str] = []
+        self._left: dict[str, str] = {}
+        self._renamed: dict[str, str] = {}
+
+    def all(self) -> Loaded:
+        """Take every run of the tar that is newer than what is here."""
+        for parcel in self._tar.parcels:
+            key = self._take(parcel)
+            if key != parcel.key:
+                self._renamed[parcel.key] = key
+        return Loaded(tuple(self._added), tuple(self._updated), tuple(self._kept), self._left, self._renamed)
+
+    def _take(self, parcel: Parcel) -> str:
+        # A form that was stored under the first entries of a ledger may be longer than its form under all of them.
+        entry = self._store.registry.add(self._store.key_form(self._store.ledger.shown_form(parcel.stored)))
+        standing = self._store.standing(entry.key)
+        if standing.state == "held":
+            owner = standing.record.owner if standing.record else "a worker whose claim is damaged"
+            self._left[entry.key] = f"it is held by {owner}; load the tar again when that has ended"
+        elif (reason := self._needs_checkpoint(parcel, entry.key)) is not None:
+            self._left[entry.key] = reason
+        elif not self._is_newer(parcel, self._newest(entry.key)):
+            self._kept.append(entry.key)
+        else:
+            claim = self._store.claims.take(standing, entry.digest, max_crashes=1 << 30)
+            if claim is None:
+                self._left[entry.key] = "another worker has just claimed it; load the tar again when that has ended"
+            else:
+                self._write(parcel, claim)
+        return entry.key
+
+    def _needs_checkpoint(self, parcel: Parcel, key: str) -> str | None:
+        """Why a run that comes without its checkpoint is of no use here; None where it is, or has one."""
+        if self._has_ckpt(parcel):
+            return None
+        if not parcel.stats.done:
+            return "it is not finished, and was exported without its checkpoint, so nobody could go on with it"
+        ours = self._newest(key)
+        if ours is not None and self._is_newer(parcel, ours):
+            return "it was exported without its checkpoint, and the older one here can be continued"
+        return None
+
+    def _has_ckpt(self, parcel: Parcel) -> bool:
+        return self._tar.has(parcel.commit.ckpt_name) and parcel.commit.ckpt.size > 0
+
+    def _newest(self, key: str) -> tuple[Commit, bool] | None:
+        """The newest whole commit here and whether it is finished; a damaged one does not keep a whole one out."""
+        try:
+            commit = self._store.history.newest(key, self._store.history.verify)
+            stats = self._store.history.read_stats(key, commit.generation)
+        except (NoRecord, DamagedRecord):
+            return None
+        return commit, stats.done
+
+    def _is_newer(self, parcel: Parcel, ours: tuple[Commit, bool] | None) -> bool:
+        if ours is None:
+            return True
+        commit, is_done = ours
+        return (parcel.commit.epoch, self._has_ckpt(parcel), parcel.stats.done) > (
+            commit.epoch, commit.ckpt.size > 0, is_done,
+        )
+
+    def _write(self, parcel: Parcel, claim: Claim) -> None:
+        try:
+            claim.start_heartbeat()
+            self._write_as(parcel, Attempt(self._store.history, claim, run=self._origin(parcel)))
+        except ClaimLost as lost:
+            claim.drop()
+            self._left[claim.key] = str(lost)
+        except BaseException as error:
+            try:
+                claim.release()
+            except JimmyError as second:
+                error.add_note(f"its claim could not be ended either: {second}")
+            raise
+
+    def _write_as(self, parcel: Parcel, attempt: Attempt) -> None:
+        theirs, has_before = parcel.commit, False
+        while True:
+            try:
+                before = attempt.adopt()
+                has_before = before is not None
+                # Between the first look and the claim somebody else may have trained on.
+                if not self._is_newer(parcel, (before, False) if before else None):
+                    self._kept.append(attempt.key)
+                    attempt.claim.release()
+                    return
+            except DamagedRecord:
+                has_before = True
+                attempt.start_afresh()
+            try:
+                attempt.commit(
+                    epoch=theirs.epoch, step=theirs.step, train_s=float(theirs.train_s), eval_s=float(theirs.eval_s),
+                    checkpoint=self._checkpoint(parcel), preview=self._preview(parcel, attempt.key),
+                    figures={label: self._figure(theirs, label) for label in theirs.figures},
+                )
+                break
+            except NewerCommit:
+                continue
+        if parcel.stats.done:
+            attempt.finish()
+        else:
+            attempt.claim.release()
+        (self._updated if has_before else self._added).append(attempt.key)
+
+    def _checkpoint(self, parcel: Parcel) -> Callable[[BinaryIO], None]:
+        if self._has_ckpt(parcel):
+            return self._tar.stream(parcel.commit.ckpt_name, parcel.commit.ckpt)
+        # An empty file stands in for what was left out: every commit has a checkpoint, and readers need no exception.
+        return lambda _: None
+
+    def _preview(self, parcel: Parcel, key: str) -> bytes:
+        name = parcel.commit.preview_name
+        raw = self._tar.exact(name, parcel.commit.preview)
+        return raw if key == parcel.key else seal("preview", unseal("preview", raw, name) | {"key": key})
+
+    def _figure(self, commit: Commit, label: str) -> bytes:
+        return self._tar.exact(layout.figure(*commit[:3], label), commit.figures[label])
+
+    def _origin(self, parcel: Parcel) -> dict[str, Any]:
+        """The provenance of the run, and where it came from; the time of the commit itself is that of the import."""
+        return parcel.stats.run | {"imported": {"store": self._tar.info.id, "at": parcel.commit.at}}
