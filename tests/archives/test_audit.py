@@ -454,7 +454,8 @@ def test_store_yaml_edited_by_hand_is_accepted_where_every_run_keeps_its_key(sto
 
 
 @pytest.mark.parametrize(
-    "edit", [("key_len: 8", "key_len: 12"), ("key_len: 8", "key_len: ["), ("key_len: 8", ""), ("format: 1", "format: 9")]
+    "edit",
+    [("key_len: 8", "key_len: 12"), ("key_len: 8", "key_len: ["), ("key_len: 8", ""), ("format: 1", "format: 9")],
 )
 def test_store_yaml_edited_into_nonsense_is_told_and_left(store: Store, edit: tuple[str, str]) -> None:
     finished(store)
