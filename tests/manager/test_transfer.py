@@ -477,7 +477,8 @@ def refused(tar: Path, target: Store, tmp_path: Path, message: str, kind: type[J
     [
         (tarfile.SYMTYPE, "symbolic link"), (tarfile.LNKTYPE, "hard link"), (tarfile.CHRTYPE, "device"),
         (tarfile.BLKTYPE, "device"), (tarfile.FIFOTYPE, "pipe"), (tarfile.DIRTYPE, "folder"),
-        (tarfile.CONTTYPE, "type"), (tarfile.GNUTYPE_SPARSE, "type"), (tarfile.GNUTYPE_LONGNAME, "type"), (b"Z", "type"),
+        (tarfile.CONTTYPE, "type"), (tarfile.GNUTYPE_SPARSE, "type"), (b"Z", "type"),
+        (tarfile.GNUTYPE_LONGNAME, "type"),
     ],
 )
 def test_anything_but_a_regular_file_is_refused(
