@@ -22,6 +22,7 @@ overtaken; generations make its late writes harmless, and the listing after each
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jimmy_manager.archives import layout
@@ -49,7 +50,10 @@ class Trace(NamedTuple):
 
 
 class ClaimRecord(NamedTuple):
-    """One claim as it stands on disk. ``at`` (seconds since 1970) is for people, never compared."""
+    """One claim as it stands on disk. ``at`` (seconds since 1970) is for people, never compared.
+
+    ``view`` is the mount through which its owner saw the store.
+    """
 
     key: str
     generation: int
@@ -64,6 +68,7 @@ class ClaimRecord(NamedTuple):
     settle: bool = False
     error: dict[str, Any] | None = None
     stats: str = ""
+    view: str = ""
 
     def seal(self) -> bytes:
         """The bytes of the claim file."""
@@ -104,18 +109,20 @@ class Claims:
     """The claims of one store as one worker sees them.
 
     ``stale_s`` bounds how old a listing may be. ``lease_s`` is the shortest lease written into new claims;
-    it is raised to four ``stale_s``. Observed heartbeats are remembered on this host's monotonic clock.
+    it is raised to four ``stale_s``. Observed heartbeats are remembered on this host's monotonic clock. ``view`` names
+    the mount through which this worker sees the store: two mounts on one host may list different things.
     """
 
     def __init__(
         self, files: Files, clock: Clock, *, stale_s: float = 0.0, lease_s: float = 120.0, heartbeat_s: float = 15.0,
-        patience_s: float = LONGEST_LEASE_S,
+        patience_s: float = LONGEST_LEASE_S, view: Callable[[], str] = lambda: "",
     ) -> None:
         self.files = files
         self.clock = clock
         self.stale_s = stale_s
         self.lease_s = max(min(lease_s, patience_s), 4 * stale_s)
         self.patience_s = max(min(patience_s, LONGEST_LEASE_S), self.lease_s)
+        self.view = view
         self.heartbeat_s = min(heartbeat_s, self.lease_s / 4)
         self._seen: dict[tuple[str, int], tuple[bytes, float]] = {}
 
@@ -177,7 +184,7 @@ class Claims:
         token, lease_s, at = secrets.token_hex(8), self._lease(standing), round(self.clock.now(), 3)
         record = ClaimRecord(
             standing.key, generation, digest[:32], token, state, 0, lease_s, this_process(), at, standing.state,
-            self._must_settle(standing), error, stats,
+            self._must_settle(standing), error, stats, self.view(),
         )
         return record if self.files.create(layout.claim(standing.key, generation), record.seal()) else None
 
@@ -192,7 +199,7 @@ class Claims:
             return False
         if standing.state in ("silent", "held") or standing.record is None:
             return True
-        if not standing.record.owner.is_same_host(this_process()):
+        if not standing.record.owner.is_same_host(this_process()) or standing.record.view != self.view():
             return True
         return standing.record.settle and standing.trace.top not in standing.trace.stats
 

@@ -25,6 +25,11 @@ def stale_s(path: str | os.PathLike[str]) -> float:
     return 0.0 if kind(path) in _LOCAL else SHARED_STALE_S
 
 
+def mount(path: str | os.PathLike[str]) -> str:
+    """A name of the mount that holds ``path``, for this boot of this host: what one shows, another may not yet."""
+    return str(os.stat(path).st_dev)
+
+
 def kind(path: str | os.PathLike[str]) -> str:
     """The type of the file system that holds ``path`` (or will, once it is made); empty where unknown."""
     existing = Path(path).resolve()

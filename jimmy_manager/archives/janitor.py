@@ -75,10 +75,24 @@ class Janitor:
                 self._clock.sleep(self._settled_s)
             return self._remove([*self._superseded(), *self._abandoned(offline)], dry_run)
 
-    def _superseded(self) -> list[str]:
-        """The files of every run that may go, each run's in the order in which they go."""
+    def tidy(self, key: str) -> bool:
+        """Sweep the superseded files of one run; return False where that is not decided yet, and call again later.
+
+        What a worker does with a run that it has finished, so that a store at rest needs no sweep. It holds no
+        lock: a second janitor only finds less to remove.
+        """
+        if len(self._list(key).get(key, ())) < 2:
+            return True
+        looks = 2 if self._settled_s == 0 else 1
+        if not any(self._floor(key) for _ in range(looks)):
+            return False
+        self._remove(self._superseded(key), dry_run=False)
+        return True
+
+    def _superseded(self, of: str | None = None) -> list[str]:
+        """The files of every run (or of one) that may go, each run's in the order in which they go."""
         names = []
-        for key, generations in self._list().items():
+        for key, generations in self._list(of).items():
             if len(generations) > 1:
                 floor = self._floor(key)
                 for generation in sorted(generations):
@@ -86,13 +100,13 @@ class Janitor:
                         names.extend(generations[generation])
         return names
 
-    def _list(self) -> dict[str, dict[int, list[str]]]:
-        """Every file of the swept archives by key and generation."""
+    def _list(self, key: str | None = None) -> dict[str, dict[int, list[str]]]:
+        """Every file of the swept archives (or those of one run) by key and generation."""
         found: dict[str, dict[int, list[str]]] = {}
         for archive in SWEPT_ARCHIVES:
-            for folder in self._shards(archive):
+            for folder in self._shards(archive) if key is None else [layout.shard(archive, key)]:
                 for name in sorted(self._files.names(folder)):
-                    if parsed := layout.parse(archive, name):
+                    if (parsed := layout.parse(archive, name)) and key in (None, parsed.key):
                         found.setdefault(parsed.key, {}).setdefault(parsed.generation, []).append(f"{folder}/{name}")
         return found
 

@@ -49,7 +49,7 @@ class Store:
             stale_s = measured.stale_s if measured.stale_s is not None else self._default_stale_s()
         self.claims = Claims(
             self.files, clock or Clock(), stale_s=stale_s, lease_s=lease_s or measured.lease_s or 120.0,
-            heartbeat_s=heartbeat_s, patience_s=patience_s,
+            heartbeat_s=heartbeat_s, patience_s=patience_s, view=self._view,
         )
         self.history = History(self.claims)
         self.registry = Registry(self.claims, measured.key_len)
@@ -200,6 +200,9 @@ class Store:
                 raise StoreError(f"there is no store at {self.directory!r} (no {layout.STORE_FILE} in it)")
             if os.path.exists(self.directory) and not os.path.isdir(self.directory):
                 raise StoreError(f"cannot make a store at {self.directory!r}: it is a file")
+
+    def _view(self) -> str:
+        return "" if self._place is None else filesystem.mount(self._place)
 
     def _default_stale_s(self) -> float:
         return 0.0 if self.directory is None else filesystem.stale_s(self.directory)

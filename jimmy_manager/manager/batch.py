@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jimmy_manager.archives.claim import Claim
 from jimmy_manager.archives.claims import Standing
+from jimmy_manager.archives.janitor import Janitor
 from jimmy_manager.archives.registry import Registered
 from jimmy_manager.config import Config
 from jimmy_manager.errors import (
@@ -54,6 +55,8 @@ class Batch:
         self._retries = retries
         self._resume = resume
         self._report = BatchReport()
+        self._janitor = Janitor(manager.store)
+        self._untidy: set[str] = set()
 
     def one(self, config: Mapping[str, Any], *, wait: bool = False) -> str:
         """Train one configuration and return its key; every other end is an error."""
@@ -149,6 +152,8 @@ class Batch:
             if state == "stopped":
                 claim.release()
             manager.progress.end_run(key, state)
+            if state == "done" and claim.generation > 1:
+                self._tidy(key)
             return Outcome(state, key)
         except ClaimLost as lost:
             claim.drop()
@@ -166,6 +171,11 @@ class Batch:
         except BaseException as interrupt:
             self._end(claim.release, interrupt)
             raise
+
+    def _tidy(self, key: str) -> None:
+        """Sweep the superseded files of finished runs; where listings lag that takes more than one look."""
+        self._untidy.add(key)
+        self._untidy -= {each for each in self._untidy if self._janitor.tidy(each)}
 
     def _end(self, end: Callable[[], None], cause: BaseException) -> None:
         try:

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 
-@functools.cache
 def names_of(cls: type) -> tuple[str, ...]:
     """The prefixes that mean the module of ``cls``: its package, and the stem of its file.
 
@@ -16,12 +15,19 @@ def names_of(cls: type) -> tuple[str, ...]:
     folder (``digits``) or as part of a package (``jobs.digits``): in the first and the last case the module gets the
     stem as a second name, unless another module has that name.
     """
-    first = cls.__module__.partition(".")[0]
-    module = sys.modules.get(cls.__module__)
+    return _names_of(cls.__module__)
+
+
+@functools.lru_cache(maxsize=64)  # asked for each configuration of a sweep
+def _names_of(module_name: str) -> tuple[str, ...]:
+    first = module_name.partition(".")[0]
+    module = sys.modules.get(module_name)
     file = getattr(module, "__file__", None)
     if module is None or file is None:  # defined in a notebook or at a prompt
         return (first,)
     stem = Path(file).stem
+    if stem == "__init__":
+        return (first,)
     if stem in sys.modules:
         is_ours = _is_file(getattr(sys.modules[stem], "__file__", None), file)
     else:

@@ -12,7 +12,7 @@ from jimmy_manager.archives.claim import Claim
 from jimmy_manager.archives.history import Commit
 from jimmy_manager.archives.store import Store
 from jimmy_manager.config import Config
-from jimmy_manager.errors import CheckpointError, HookError, NoRecord
+from jimmy_manager.errors import CheckpointError, DamagedRecord, HookError, NoRecord
 from jimmy_manager.manager import random_state, shares
 from jimmy_manager.manager.schedule import blended, is_due
 
@@ -42,8 +42,9 @@ class Run:
         """Take over what was committed before, unless the run is to start from nothing."""
         if not self._resume:
             self._attempt.start_afresh()
-        elif (commit := self._attempt.adopt()) is not None:
-            self.train_s, self.eval_s = commit.train_s, commit.eval_s
+        else:
+            commit = self._attempt.adopt()
+            self.train_s, self.eval_s = (commit.train_s, commit.eval_s) if commit else (0.0, 0.0)
 
     def commit(self, ckpt: Mapping[str, Any], preview: Mapping[str, Any], epoch: int) -> None:
         """Save one state; nothing is written where a value cannot be stored."""
@@ -118,6 +119,9 @@ def _load(manager: Manager, run: Run) -> bool:
         if error is not manager._absent:
             raise
         return False
+    except DamagedRecord:
+        run.claim.check()  # a successor may have taken the files away: then the claim is lost, and nothing is damaged
+        raise
     if manager._random is None:
         raise CheckpointError(
             f"the checkpoint of run {run.key} has no random states, or load_ckpt() did not call super().load_ckpt(); "

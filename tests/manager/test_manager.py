@@ -118,6 +118,19 @@ def test_without_resume_the_run_starts_from_nothing(manager: Trivial) -> None:
     assert manager.previews[key] == first
 
 
+def test_a_run_at_rest_is_few_files_however_often_it_was_taken_over(tmp_path: Path) -> None:
+    manager = Trivial(tmp_path / "store")
+    for total in range(1, 6):
+        key = manager.process({"a": 1}, num_epochs=total)
+    kept = sorted(p.relative_to(tmp_path / "store").as_posix() for p in (tmp_path / "store").rglob(f"{key}*"))
+    assert [name for name in kept if not name.startswith("claims/")] == sorted(
+        [f"configs/{key[:2]}/{key}.json", f"stats/{key[:2]}/{key}.g9.json"]
+        + [f"ckpts/{key[:2]}/{key}.g9.c{c}.pt" for c in (0, 1)]
+        + [f"previews/{key[:2]}/{key}.g9.c{c}.json" for c in (0, 1)]
+    )
+    assert manager.stats[key]["epoch"] == 5
+
+
 def test_training_in_two_parts_equals_training_at_once(tmp_path: Path) -> None:
     whole, parts = Trivial(tmp_path / "whole"), Trivial(tmp_path / "parts")
     key = whole.process({"a": 1}, num_epochs=4)
