@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import sys
+import textwrap
 from collections import Counter
 from typing import Any
 
@@ -51,11 +52,15 @@ def ls(
         table = table.ordered(sort)
     if as_json:
         click.echo(json.dumps([_json_row(row, names) for row in table.rows], indent=1))
-    elif sys.stdout.isatty():
+    elif _is_terminal():
         _print_columns(table, names, may_drop=not (columns or show_all))
     else:
         lines = [names, *([text(row.get(name)) for name in names] for row in table.rows)]
         click.echo("\n".join("\t".join(map(plain, line)) for line in lines))
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 def _names(table: Table, columns: str | None, show_all: bool) -> list[str]:
@@ -96,8 +101,9 @@ def _print_columns(table: Table, names: list[str], *, may_drop: bool) -> None:
     total = f"{len(table.rows)} runs: " if len(table.rows) != 1 else "1 run: "
     out.append(click.style(total + ", ".join(f"{count} {state}" for state, count in states.most_common()), dim=True))
     if dropped:
-        named = plain(", ".join(dropped))
-        out.append(click.style(f"no room for {named} (--columns chooses, --all shows all)", dim=True))
+        note = f"no room for {plain(', '.join(dropped))} (--columns chooses, --all shows all)"
+        lines_of_note = textwrap.wrap(note, shutil.get_terminal_size().columns, break_on_hyphens=False)
+        out += [click.style(line, dim=True) for line in lines_of_note]
     click.echo("\n".join(out))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -161,7 +163,16 @@ def _print_section(title: str, items: Iterable[tuple[str, Any]]) -> None:
     click.secho(f"\n{title}", bold=True)
     most = max(width(name) for name, _ in cells)
     for name, value in cells:
-        click.echo(f"  {name}{' ' * (most - width(name))}  {value}".rstrip())
+        head = f"  {name}{' ' * (most - width(name))}  "
+        click.echo(_wrapped(head + value, len(head)) if sys.stdout.isatty() else (head + value).rstrip())
+
+
+def _wrapped(line: str, indent: int) -> str:
+    """``line`` folded at the terminal's edge, what follows below its value."""
+    most = shutil.get_terminal_size().columns
+    if width(line) <= most or indent > most // 2:
+        return line.rstrip()
+    return "\n".join(textwrap.wrap(line, most, subsequent_indent=" " * indent, break_on_hyphens=False))
 
 
 def _progress(facts: Facts) -> Iterable[tuple[str, Any]]:
@@ -181,7 +192,7 @@ def _progress(facts: Facts) -> Iterable[tuple[str, Any]]:
 
 def _provenance(run: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     if git := run.get("git"):
-        yield "git", f"{git.get('commit', '?')}{' and changes that were not committed' if git.get('dirty') else ''}"
+        yield "git", f"{git.get('commit', '?')}{', with changes since' if git.get('dirty') else ''}"
     for name, value in run.items():
         if name == "versions" and isinstance(value, dict):
             yield name, ", ".join(f"{package} {version}" for package, version in value.items())

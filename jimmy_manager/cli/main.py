@@ -44,6 +44,8 @@ COMMANDS: dict[str, Entry] = {
     "check": Entry("Keep", "upkeep", "Find every inconsistency of a store, by file name."),
     "prune": Entry("Keep", "upkeep", "Remove what no reader needs again."),
     "pop": Entry("Keep", "upkeep", "Take runs out of a store."),
+    "export": Entry("Keep", "transfer", "Write runs to a tar, by default all of them."),
+    "import": Entry("Keep", "transfer", "Merge the runs of a tar into a store."),
     "schema": Entry("Keep", "schema", "Say what changed fields mean for runs from before."),
     "completion": Entry("Keep", "completion", "Print the completion script of a shell."),
 }
@@ -80,8 +82,10 @@ class LazyGroup(click.Group):
         if name not in COMMANDS:
             return None
         from importlib import import_module
+        from keyword import iskeyword
 
-        command: click.Command = getattr(import_module(f"jimmy_manager.cli.{COMMANDS[name].module}"), name)
+        module = import_module(f"jimmy_manager.cli.{COMMANDS[name].module}")
+        command: click.Command = getattr(module, f"{name}_" if iskeyword(name) else name)
         return command
 
     def resolve_command(

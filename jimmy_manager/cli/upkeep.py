@@ -39,9 +39,10 @@ def check(ctx: click.Context, /, store: str, fix: bool, quick: bool, as_json: bo
                 repair = done_by[finding]
                 click.echo(f"    {repair.outcome}{f': {plain(repair.message)}' if repair.message else ''}")
         fixable = sum(1 for finding in findings if finding.remedy)
-        advice = "" if fix or not fixable else f"; 'jimmy check --fix' can repair {fixable} of them"
+        advice = "" if fix or not fixable else f"; 'jimmy check --fix' can repair {fixable}"
         mended = f", {len(findings) - len(left)} repaired" if fix else ""
-        click.echo(f"{len(findings)} findings{mended}{advice}" if findings else "nothing is wrong", err=True)
+        total = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
+        click.echo(f"{total}{mended}{advice}" if findings else "nothing is wrong", err=True)
     ctx.exit(ERROR if any(not finding.is_clutter for finding in left) else 0)
 
 
