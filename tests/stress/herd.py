@@ -66,7 +66,7 @@ class Herd:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._random = random.Random(plan.seed)
-        self._alive: set[int] = set()
+        self._alive: dict[int, float] = {}
         self._stopped: dict[int, float] = {}
         self._started = time.monotonic()
         self.report = {"kills": 0, "stops": 0, "forks": 0, "failures": [], "exits": 0}
@@ -99,13 +99,15 @@ class Herd:
         pid = os.fork()
         if pid == 0:
             os._exit(_work(self._plan, self.report["forks"]))
-        self._alive.add(pid)
+        self._alive[pid] = time.monotonic()
 
     def _kill_one(self) -> None:
-        pid = self._random.choice(sorted(self._alive))
+        # The longer it has lived the likelier it is hit: of those that have just begun nearly none holds a claim.
+        ages = [time.monotonic() - born for born in self._alive.values()]
+        pid = self._random.choices(list(self._alive), ages)[0]
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
-        self._alive.discard(pid)
+        del self._alive[pid]
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
             self.report["kills"] += 1
             self._fork()
@@ -113,7 +115,7 @@ class Herd:
             self._note_exit(pid, status)
 
     def _stop_one(self) -> None:
-        awake = sorted(self._alive - self._stopped.keys())
+        awake = sorted(self._alive.keys() - self._stopped.keys())
         if len(awake) <= self._plan.workers // 3:
             return
         pid = self._random.choice(awake)
@@ -122,7 +124,7 @@ class Herd:
         if os.WIFSTOPPED(status):
             self._stopped[pid] = time.monotonic() + self._plan.lease_s * self._random.uniform(1.2, 2.5)
         else:
-            self._alive.discard(pid)
+            del self._alive[pid]
             self._note_exit(pid, status)
 
     def _continue_stopped(self) -> None:
@@ -133,14 +135,14 @@ class Herd:
                 self.report["stops"] += 1
                 _, status = os.waitpid(pid, os.WCONTINUED)
                 if not os.WIFCONTINUED(status):  # and it has ended already
-                    self._alive.discard(pid)
+                    del self._alive[pid]
                     self._note_exit(pid, status)
 
     def _reap(self) -> None:
-        for pid in sorted(self._alive - self._stopped.keys()):
+        for pid in sorted(self._alive.keys() - self._stopped.keys()):
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
-                self._alive.discard(pid)
+                del self._alive[pid]
                 self._note_exit(pid, status)
 
     def _note_exit(self, pid: int, status: int) -> None:

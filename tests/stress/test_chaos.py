@@ -64,7 +64,7 @@ def _takeovers(plan: Plan, state: str) -> int:
 
 
 def test_nothing_is_lost_when_workers_are_killed_at_random_moments(tmp_path: Path) -> None:
-    plan = Plan(str(tmp_path), workers=8, configs=150, hits=150, signal="KILL", seed=1)
+    plan = Plan(str(tmp_path), workers=8, configs=150, hits=150, signal="KILL", seed=1, epochs=6)
     _assert_unbroken(plan)
     assert _takeovers(plan, "dead") >= plan.hits / 3
 
@@ -80,7 +80,7 @@ def test_nothing_is_lost_when_workers_are_stopped_for_longer_than_their_lease(tm
 
 @pytest.mark.nightly
 def test_a_thousand_runs_survive_a_thousand_kills(tmp_path: Path) -> None:
-    plan = Plan(str(tmp_path), workers=16, configs=1000, hits=1000, signal="KILL", seed=3)
+    plan = Plan(str(tmp_path), workers=16, configs=1000, hits=1000, signal="KILL", seed=3, epochs=8)
     _assert_unbroken(plan)
     assert _takeovers(plan, "dead") >= plan.hits / 3
 
