@@ -111,7 +111,9 @@ def flattened(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, 
 
 def _varies(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
     values = [row.get(name, _MISSING) for row in rows]
-    return any(type(value) is not type(values[0]) or value != values[0] for value in values)
+    first = values[0] if values else _MISSING
+    # As for keys: 1 and 1.0 are one value, True is not 1.
+    return any(value != first or isinstance(value, bool) != isinstance(first, bool) for value in values)
 
 
 def _is_number(value: object) -> bool:
