@@ -279,6 +279,13 @@ def test_without_the_refusal_it_would_be_lost_on_loading(name: str) -> None:
         torch.load(file, weights_only=True)
 
 
+def test_a_number_type_that_numpy_does_not_know_by_its_code_is_refused() -> None:
+    """bfloat16 arrays call themselves "<V2": they would come back as two bytes without a meaning."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    with pytest.raises(CheckpointError, match="bfloat16"):
+        saved({"x": np.ones(2, ml_dtypes.bfloat16)})
+
+
 @pytest.mark.parametrize("directory", [True, False])
 def test_an_array_changed_in_place_after_the_save_does_not_change_what_is_read(tmp_path: Path, directory: bool) -> None:
     store = Store(tmp_path / "s" if directory else None)

@@ -478,6 +478,8 @@ def test_a_rename_that_failed_over_equal_names_is_not_taken_for_done(on_disk: Di
 def test_scratch_that_a_janitor_took_is_written_again(
     on_disk: Disk, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
+    if operation != "create":
+        on_disk.replace(NAME, b"an older state, which must not pass for the new one")
     taken = []
     for function in ("link", "rename"):
         real = getattr(os, function)

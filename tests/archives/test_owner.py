@@ -157,6 +157,8 @@ def test_where_the_system_tells_nothing_two_processes_are_never_one() -> None:
     """Two machines without /proc: the same pid on both, and no more is known."""
     mac = Owner("mac1", 501, 0, "", "")
     assert not mac.is_same_process(mac._replace(host="mac2"))
+    unknown_start = this_process()._replace(start=0)
+    assert not unknown_start.is_same_process(unknown_start)
     assert not is_provably_dead(mac)
 
 
