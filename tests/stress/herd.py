@@ -59,6 +59,18 @@ class Plan(NamedTuple):
     def finished(self) -> str:
         return f"{self.folder}/finished"
 
+    @property
+    def hit(self) -> str:
+        return f"{self.folder}/hit"
+
+    def pause(self) -> None:
+        """Hold a worker back that is about to train while the work is ahead of the hits, on a fast machine."""
+        time.sleep(self.pause_s)
+        for _ in range(50):
+            if _size(self.hit) / self.hits >= min(1.0, _size(self.finished) / self.configs):
+                return
+            time.sleep(0.01)
+
 
 class Herd:
     """The workers of a plan: kept alive until the work is done."""
@@ -94,6 +106,11 @@ class Herd:
         # By nine tenths of the work all have hit, so that the end cannot come too early for the last ones.
         return hits < self._plan.hits and hits <= self._plan.hits * (progress / 0.9) + self._plan.workers
 
+    def _count(self, hits: str) -> None:
+        self.report[hits] += 1
+        with open(self._plan.hit, "ab", buffering=0) as file:
+            file.write(b".")
+
     def _fork(self) -> None:
         self.report["forks"] += 1
         pid = os.fork()
@@ -109,7 +126,7 @@ class Herd:
         _, status = os.waitpid(pid, 0)
         del self._alive[pid]
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-            self.report["kills"] += 1
+            self._count("kills")
             self._fork()
         else:
             self._note_exit(pid, status)
@@ -132,7 +149,7 @@ class Herd:
             if time.monotonic() >= until:
                 os.kill(pid, signal.SIGCONT)
                 del self._stopped[pid]
-                self.report["stops"] += 1
+                self._count("stops")
                 _, status = os.waitpid(pid, os.WCONTINUED)
                 if not os.WIFCONTINUED(status):  # and it has ended already
                     del self._alive[pid]
@@ -164,7 +181,7 @@ def _work(plan: Plan, number: int) -> int:
         os.nice(10)  # the herdsman comes first, or on a machine with few cores hardly anybody is hit
         batch._POLL_S = 0.1
         options = {"max_crashes": 10**9, "lease_s": plan.lease_s, "heartbeat_s": plan.lease_s / 5, "stale_s": 0.0}
-        manager = Witness(plan.store, plan.journals, pause_s=plan.pause_s, finished=plan.finished, **options)
+        manager = Witness(plan.store, plan.journals, pause=plan.pause, finished=plan.finished, **options)
         twins.apply(plan.twin, manager)
         whole = configurations(plan.configs)
         group = plan.group or plan.configs

@@ -71,8 +71,7 @@ def test_nothing_is_lost_when_workers_are_killed_at_random_moments(tmp_path: Pat
 
 def test_nothing_is_lost_when_workers_are_stopped_for_longer_than_their_lease(tmp_path: Path) -> None:
     plan = Plan(
-        str(tmp_path), workers=8, configs=60, hits=60, signal="STOP", seed=2, epochs=8, group=20, lease_s=0.5,
-        pause_s=0.02,
+        str(tmp_path), workers=8, configs=60, hits=60, signal="STOP", seed=2, epochs=4, group=20, lease_s=0.5,
     )
     _assert_unbroken(plan)
     assert _takeovers(plan, "silent") >= plan.hits / 6
@@ -88,8 +87,7 @@ def test_a_thousand_runs_survive_a_thousand_kills(tmp_path: Path) -> None:
 @pytest.mark.nightly
 def test_a_thousand_runs_survive_a_thousand_stops_past_the_lease(tmp_path: Path) -> None:
     plan = Plan(
-        str(tmp_path), workers=16, configs=1000, hits=1000, signal="STOP", seed=4, epochs=8, group=50, lease_s=1.0,
-        pause_s=0.02,
+        str(tmp_path), workers=16, configs=1000, hits=1000, signal="STOP", seed=4, epochs=6, group=50, lease_s=1.0,
     )
     _assert_unbroken(plan)
     assert _takeovers(plan, "silent") >= plan.hits / 6

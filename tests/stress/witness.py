@@ -20,7 +20,7 @@ import os
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,12 +76,13 @@ class Witness(Manager):
     """Trains by drawing from every generator of random numbers, and journals what it was promised."""
 
     def __init__(
-        self, store: str, journal: Path, *, pause_s: float = 0.0, finished: str = os.devnull, **options: Any
+        self, store: str, journal: Path, *, pause: Callable[[], None] = lambda: None, finished: str = os.devnull,
+        **options: Any,
     ) -> None:
         super().__init__(store, verbose=False, device="cpu", **options)
         self.progress = _Tells(self)
         self._journal = Journal(journal)
-        self._pause_s = pause_s
+        self._pause = pause
         self._finished = finished
         self._claim: Claim | None = None
         self._take, self.store.claims.take = self.store.claims.take, self._take_and_tell  # type: ignore[method-assign]
@@ -111,7 +112,7 @@ class Witness(Manager):
         import numpy
         import torch
 
-        time.sleep(self._pause_s)
+        self._pause()
         draws = (random.random(), numpy.random.random(), torch.rand((), dtype=torch.float64).item())
         self.ckpt["value"] = chained(self.ckpt["value"], draws)
 
