@@ -1,5 +1,8 @@
-"""``python -m jimmy_manager.cli`` is ``jimmy``."""
+"""``python -m jimmy_manager.cli`` is ``jimmy``, also in what a run's record says of its command."""
+
+import sys
 
 from jimmy_manager.cli.main import main
 
-main(prog_name="jimmy")
+sys.argv[0] = "jimmy"
+main()

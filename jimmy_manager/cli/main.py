@@ -114,6 +114,12 @@ class LazyGroup(click.Group):
         ]
         return found or click.Command.shell_complete(self, ctx, incomplete)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # click itself would make it an error
+            return _end_of_pipe()
+
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]  # the positional arguments that anybody uses
         """Run the command line and exit with its code; never a traceback for what was raised on purpose."""
         session = extra.setdefault("obj", Session())
