@@ -79,7 +79,10 @@ class ClaimRecord(NamedTuple):
     def unseal(cls, raw: bytes, name: str) -> ClaimRecord:
         """The claim in the file ``name``."""
         data = unseal("claim", raw, name)
-        record = cls(**(data | {"owner": Owner.of_record(data["owner"])}))
+        try:
+            record = cls(**(data | {"owner": Owner.of_record(data["owner"])}))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedRecord(f"damaged record {name}: it is sealed, but not a claim: {error!r}") from error
         written_as = layout.claim(record.key, record.generation)
         if written_as != name:
             raise DamagedRecord(f"damaged record {name}: it was written as {written_as}")

@@ -94,11 +94,15 @@ class Stats(NamedTuple):
     def unseal(cls, raw: bytes, name: str) -> Stats:
         """The stats in the file ``name``."""
         data = unseal("stats", raw, name)
-        key, generation = data["key"], data["generation"]
-        if layout.stats(key, generation) != name:
-            raise DamagedRecord(f"damaged record {name}: it was written as {layout.stats(key, generation)}")
-        commits = tuple(_commit_of(key, generation, item) for item in data.pop("commits"))
-        return cls(commits=commits, **data)
+        try:
+            key, generation = data["key"], data["generation"]
+            commits = tuple(_commit_of(key, generation, item) for item in data["commits"])
+            stats = cls(**(data | {"commits": commits}))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedRecord(f"damaged record {name}: it is sealed, but not stats: {error!r}") from error
+        if stats.name != name:
+            raise DamagedRecord(f"damaged record {name}: it was written as {stats.name}")
+        return stats
 
     def _commits_as_data(self) -> list[dict[str, Any]]:
         hidden = ("key", "generation")

@@ -67,7 +67,7 @@ class Registry:
             is_old = entry.key[:2] in self._shards
             holder = self._holder(entry, repair=False)
             if holder is None and is_old:  # another worker may have registered it since this shard was listed
-                self._list(entry.key[:2])
+                self._look(entry.key[:2])
                 holder = self._holder(entry, repair=False)
             if holder is None:
                 return None
@@ -126,13 +126,13 @@ class Registry:
             return self._digests[entry.key]
         shard = self._shards.get(entry.key[:2])
         if shard is None:
-            shard = self._list(entry.key[:2])
-        if entry.key not in shard:
+            shard = self._look(entry.key[:2])
+        if f"{entry.key}.json" not in shard:
             return None
         try:
             return self.read(entry.key).digest
         except KeyNotFound:  # listed earlier, moved aside as damaged since
-            shard.discard(entry.key)
+            shard.discard(f"{entry.key}.json")
             return None
         except DamagedRecord:
             return self._holder_of_damaged(entry, repair)
@@ -161,7 +161,7 @@ class Registry:
             aside = layout.scratch(f"{layout.DAMAGED}/{entry.key}.json")
             self._files.move(name, aside)
             self._put_back_if_whole(aside, name)
-            self._list(entry.key[:2])
+            self._look(entry.key[:2])
             return None
 
     def _put_back_if_whole(self, aside: str, name: str) -> None:
@@ -177,10 +177,14 @@ class Registry:
         won = self._files.create(layout.config(entry.key), entry.seal())
         if won:
             self._digests[entry.key] = entry.digest
-        self._shards.setdefault(entry.key[:2], set()).add(entry.key)
+        self._shards.setdefault(entry.key[:2], set()).add(f"{entry.key}.json")
         return won
 
     def _list(self, shard: str) -> set[str]:
-        parsed = (layout.parse("configs", name) for name in self._files.names(f"configs/{shard}"))
-        self._shards[shard] = {found.key for found in parsed if found}
+        """The keys of a shard."""
+        return {found.key for name in self._look(shard) if (found := layout.parse("configs", name))}
+
+    def _look(self, shard: str) -> set[str]:
+        """The file names of a shard, not parsed: a sweep asks for few of them."""
+        self._shards[shard] = set(self._files.names(f"configs/{shard}"))
         return self._shards[shard]

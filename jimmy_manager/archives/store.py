@@ -176,7 +176,9 @@ class Store:
             raise RunBusy(f"run {key} is held by {owner}; stop that worker first, or pop it with force=True")
         if self.is_popped(key):
             raise KeyNotFound(f"no run has the key {key!r}; it was popped")
-        record = self.claims.mark(standing, self.registry.read(key).digest, "popped")
+        # A damaged configuration is no reason to keep a run: its claim knows whose it is.
+        digest = standing.record.digest if standing.record else self.registry.read(key).digest
+        record = self.claims.mark(standing, digest, "popped")
         if record is None:
             raise RunBusy(f"run {key} was claimed by another worker a moment ago")
         self.files.replace(layout.stats(key, record.generation), Stats(key, record.generation, record.token, ()).seal())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jimmy_manager.archives.claim import Claim
 from jimmy_manager.archives.claims import Standing
+from jimmy_manager.archives.history import Stats
 from jimmy_manager.archives.janitor import Janitor
 from jimmy_manager.archives.registry import Registered
 from jimmy_manager.config import Config
@@ -186,8 +187,11 @@ class Batch:
     def _is_complete(self, standing: Standing) -> bool:
         if not self._resume or not standing.trace.stats:
             return False
-        stats = self._store.committed(standing.key)
-        if stats is None:
+        try:
+            stats: Stats | None = self._store.history.read_stats(standing.key, standing.trace.stats[-1])
+        except DamagedRecord:  # or changing at this moment: read it by the careful rules
+            stats = self._store.committed(standing.key)
+        if stats is None or not stats.commits:
             return False
         epoch = stats.commits[-1].epoch
         # Trained to the end by a worker that died before it said so: somebody has to say it.

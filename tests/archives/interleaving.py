@@ -21,7 +21,7 @@ from jimmy_manager.archives.attempt import Attempt, NewerCommit
 from jimmy_manager.archives.files import Content
 from jimmy_manager.archives.history import Stats
 from jimmy_manager.archives.janitor import Janitor
-from jimmy_manager.errors import ClaimLost, KeyNotFound, RunBusy, StoreError
+from jimmy_manager.errors import ClaimLost, DamagedRecord, KeyNotFound, RunBusy, StoreError
 from tests.archives.stepping import Harm, Killed, Served, Server, SteppingFiles, Worker, World, harm_if
 
 LAST_EPOCH = 2
@@ -311,7 +311,11 @@ def pop(actor: Actor) -> None:
     except (RunBusy, KeyNotFound):
         return
     for generation in actor.worker.claims.look(actor.worker.key).claims:
-        if actor.worker.claims.read(actor.worker.key, generation).state == "popped":
+        try:
+            is_tombstone = actor.worker.claims.read(actor.worker.key, generation).state == "popped"
+        except DamagedRecord as error:
+            raise Harm(f"a claim was listed and is gone: {error}") from error
+        if is_tombstone:
             walk.popped = max(walk.popped, generation)
     walk.check()
 

@@ -15,11 +15,13 @@ import pytest
 import torch
 
 from jimmy_manager.archives import layout, previews
+from jimmy_manager.archives.claims import ClaimRecord
 from jimmy_manager.archives.clock import Clock
 from jimmy_manager.archives.disk import Disk
 from jimmy_manager.archives.files import Files
-from jimmy_manager.archives.history import Commit
+from jimmy_manager.archives.history import Commit, Stats
 from jimmy_manager.archives.memory import Memory
+from jimmy_manager.archives.record import seal
 from jimmy_manager.archives.store import Store
 from jimmy_manager.errors import CheckpointError, DamagedRecord, KeyNotFound, NoRecord, RecordError, UnreadableRecord
 from tests.archives.runs import attempt_at, commit, saved
@@ -437,3 +439,22 @@ def test_files_of_another_run_under_a_runs_names_are_damage(run: tuple[str, Call
         store.files.replace(ours, store.files.read(theirs))
         with pytest.raises(DamagedRecord, match="it was written as"):
             read()
+
+
+@pytest.mark.parametrize("data", [{}, {"key": 3}, {"key": "ab", "generation": 1, "commits": 7, "token": ""}])
+def test_a_sealed_record_of_the_wrong_shape_is_damaged(data: dict[str, Any]) -> None:
+    with pytest.raises(DamagedRecord, match=r"claims/ab/abcdef12\.g1\.json"):
+        ClaimRecord.unseal(seal("claim", data), "claims/ab/abcdef12.g1.json")
+    with pytest.raises(DamagedRecord, match=r"stats/ab/abcdef12\.g1\.json"):
+        Stats.unseal(seal("stats", data), "stats/ab/abcdef12.g1.json")
+
+
+def test_a_run_whose_configuration_is_damaged_can_be_popped(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    entry = store.register({"a": 1})
+    claim = store.claims.take(store.standing(entry.key), entry.digest)
+    assert claim is not None
+    claim.release()
+    (tmp_path / "store" / layout.config(entry.key)).write_bytes(b"")
+    Store(tmp_path / "store").pop(entry.key)
+    assert Store(tmp_path / "store").is_popped(entry.key)
