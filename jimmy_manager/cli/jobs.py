@@ -32,11 +32,16 @@ def is_loading() -> bool:
 def loaded(spec: str) -> Iterator[type[Manager]]:
     """Import the job that ``spec`` names, for the time of the block."""
     file, colon, name = spec.partition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise ConfigError(f"there is no job file {file!r}; a job is named like jobs/digits.py or jobs/digits.py:Digits")
-    with _imported(path.resolve()) as module:
+    with _imported(path_of(spec)) as module:
         yield _find(module, file, name if colon else None)
+
+
+def path_of(spec: str) -> Path:
+    """The file of the job that ``spec`` names; it must exist, and is not imported."""
+    file = spec.partition(":")[0]
+    if not Path(file).is_file():
+        raise ConfigError(f"there is no job file {file!r}; a job is named like jobs/digits.py or jobs/digits.py:Digits")
+    return Path(file).resolve()
 
 
 @contextmanager

@@ -46,7 +46,8 @@ def ls(
         from jimmy_manager.results.where import check_fields, parse
 
         condition = parse(where)
-        check_fields(condition, table.names)
+        if table.rows:
+            check_fields(condition, table.names)
         table = table.filtered(condition)
     if sort is not None:
         table = table.ordered(sort)

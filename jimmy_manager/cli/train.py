@@ -74,6 +74,8 @@ def sweep(
     fixed = from_cli(fields)
     member = pool.join()
     if workers is not None and member is None:
+        if isinstance(job, str):
+            jobs.path_of(job)  # one error instead of one from each worker
         ctx.exit(pool.run(workers))
     with _manager(job, store, settings) as manager:
         if member is not None:

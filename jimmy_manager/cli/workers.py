@@ -11,11 +11,11 @@ import click
 
 from jimmy_manager.archives.listing import Listed, read_all
 from jimmy_manager.cli.columns import GAP, Columns, text
-from jimmy_manager.cli.look import ago
 from jimmy_manager.cli.options import json_option, open_store, store_option
+from jimmy_manager.manager.progress import duration
 from jimmy_manager.results.table import STATES
 
-_NAMES = ("key", "state", "owner", "generation", "epoch", "since", "heartbeat")
+_NAMES = ("key", "state", "epoch", "since", "heartbeat", "generation", "owner")
 
 
 @click.command()
@@ -41,10 +41,15 @@ def workers(store: str, probe: float | None, as_json: bool) -> None:
     elif not rows:
         click.echo("nobody holds a run")
     else:
-        head, *lines = Columns([row | {"since": ago(row["since"])} for row in rows], _NAMES, widest=60).lines()
+        head, *lines = Columns([row | {"since": _age(row["since"])} for row in rows], _NAMES, widest=60).lines()
         click.secho(GAP.join(head).rstrip(), bold=True)
         for cells in lines:
             click.echo(GAP.join(cells).rstrip())
+
+
+def _age(at: float) -> str:
+    """How long ago; the clock of the worker's host may be ahead of this one's."""
+    return f"{duration(max(0.0, time.time() - at))} ago"
 
 
 def _beat(run: Listed) -> tuple[int, int] | None:

@@ -61,8 +61,8 @@ class Table(NamedTuple):
         return self._replace(rows=rows)
 
     def check(self, names: Iterable[str]) -> None:
-        """Raise UnknownField, with the nearest name, for one that no row has."""
-        for name in names:
+        """Raise UnknownField, with the nearest name, for one that no row has; without rows any name may be right."""
+        for name in names if self.rows else ():  # of no runs nothing is known
             if name not in self.names:
                 from difflib import get_close_matches
 

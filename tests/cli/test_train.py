@@ -87,12 +87,13 @@ def test_a_run_held_elsewhere_is_exit_code_4(start: Start, tmp_path: Path) -> No
     code, _, err = finish(start("process", JOB, "pause=30"))
     assert code == 4
     assert "is held by" in err
+    # The first one asks to save at the end of the epoch, which is far; the second one, seen apart from it, interrupts.
     first.send_signal(signal.SIGINT)
+    time.sleep(1.0)
     first.send_signal(signal.SIGINT)
-    time.sleep(0.1)
-    first.send_signal(signal.SIGINT)
-    code, _, err = finish(first)
+    code, _, err = finish(first, 20)
     assert (code, "Traceback" in err) == (130, False)
+    assert set(states(tmp_path / "own").values()) == {"released"}
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -123,6 +124,21 @@ def test_a_manager_that_takes_no_store_is_an_error_that_says_what_to_write(start
     (tmp_path / "jobs" / "odd.py").write_text(text)
     code, _, err = finish(start("sweep", "jobs/odd.py"))
     assert (code, "hand them to super().__init__()" in err, "Traceback" in err) == (1, True, False)
+
+
+def test_a_missing_job_is_told_once_and_not_by_each_worker(start: Start) -> None:
+    code, _, err = finish(start("sweep", "jobs/nothing.py", "--workers", "3"))
+    assert (code, err.count("error: there is no job file 'jobs/nothing.py'")) == (1, 1)
+
+
+def test_an_interrupt_while_the_job_is_imported_is_clean(start: Start, tmp_path: Path) -> None:
+    text = "import pathlib, time\npathlib.Path('importing').touch()\ntime.sleep(60)\n"
+    (tmp_path / "jobs" / "slow.py").write_text(text)
+    process = start("sweep", "jobs/slow.py")
+    wait_for((tmp_path / "importing").exists, process)
+    process.send_signal(signal.SIGINT)
+    code, out, err = finish(process)
+    assert (code, out, err.strip()) == (130, "", "")
 
 
 def test_several_workers_share_the_grid_and_a_killed_one_is_started_again(start: Start, tmp_path: Path) -> None:

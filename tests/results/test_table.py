@@ -161,7 +161,7 @@ def test_nan_and_what_is_missing_come_last_in_either_direction(sign: str) -> Non
 
 def test_a_wrong_name_gets_a_suggestion() -> None:
     with pytest.raises(UnknownField, match="did you mean 'loss_valid'"):
-        Table([], (), ("loss_valid",)).ordered("-loss_vaild")
+        Table([{}], (), ("loss_valid",)).ordered("-loss_vaild")
 
 
 def test_a_filter_sees_state_and_results(manager: Job) -> None:
@@ -171,4 +171,6 @@ def test_a_filter_sees_state_and_results(manager: Job) -> None:
 
 
 def test_an_empty_store_is_an_empty_table(tmp_path: Path) -> None:
-    assert read_table(Store(None)) == table_of(iter(())) == Table([], (), ())
+    empty = read_table(Store(None))
+    assert empty == table_of(iter(())) == Table([], (), ())
+    assert empty.ordered("-anything").rows == []
