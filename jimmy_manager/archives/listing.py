@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jimmy_manager.archives import layout, previews
@@ -43,14 +43,19 @@ def read_all(store: Store) -> Iterator[Listed]:
     first is read again by the careful rules, so a damaged one costs as much time here as anywhere.
     """
     for shard in sorted(filter(layout.is_shard, store.files.names("configs"))):
-        keys = sorted(found.key for found in _parsed(store, "configs", shard))
-        claims, stats = (_generations(store, archive, shard) for archive in ("claims", "stats"))
-        traces = {key: Trace(claims.get(key, ()), stats.get(key, ())) for key in keys}
-        listed = _ListedClaims(store.claims, traces)
-        for key in keys:
-            run = _read(store, listed, key, traces[key])
-            if run is not None:
-                yield run
+        yield from read_shard(store, shard)
+
+
+def read_shard(store: Store, shard: str, only: Container[str] | None = None) -> Iterator[Listed]:
+    """The runs of one shard, of the keys ``only`` where given."""
+    keys = sorted(found.key for found in _parsed(store, "configs", shard) if only is None or found.key in only)
+    claims, stats = (_generations(store, archive, shard) for archive in ("claims", "stats"))
+    traces = {key: Trace(claims.get(key, ()), stats.get(key, ())) for key in keys}
+    listed = _ListedClaims(store.claims, traces)
+    for key in keys:
+        run = _read(store, listed, key, traces[key])
+        if run is not None:
+            yield run
 
 
 class _ListedClaims(Claims):

@@ -1,0 +1,334 @@
+"""The SQLite file behind ``index``: rows with one column a field, and what each shard looked like when it was read.
+
+Values keep their types: integers, floats and text are SQLite's own; whatever else JSON can say (true, null, a list,
+NaN, an integer of more than 64 bits) is a blob of JSON, so that no two values are confused. An empty cell is a field
+that the run does not have. Fields beyond ``MOST_COLUMNS`` stand in one JSON column.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jimmy_manager.archives import layout
+
+VERSION = 1
+MOST_COLUMNS = 200
+BUSY_S = 2.0
+"""How long another process of this node may take to write before the rows are used without being kept."""
+
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE shards (
+    archive TEXT, shard TEXT, mtime INTEGER, seen REAL, is_settled INTEGER, names TEXT, PRIMARY KEY (archive, shard)
+) WITHOUT ROWID;
+CREATE TABLE fields (number INTEGER PRIMARY KEY, side TEXT, path TEXT);
+CREATE TABLE runs (
+    key TEXT PRIMARY KEY, is_live INTEGER, state TEXT, epoch INTEGER, step INTEGER, at REAL, done INTEGER,
+    damage TEXT, more TEXT
+) WITHOUT ROWID;
+"""
+_NULL: Any = object()
+"""The value None in a column, where an empty cell is None already."""
+_SINGLE = {b"null": _NULL, b"true": True, b"false": False}
+_OWN = ("key", "is_live", "state", "epoch", "step", "at", "done", "damage", "more")
+_NONE = type(None)
+_KINDS = (
+    (str,), (int,), (str,), (int, _NONE), (int, _NONE), (float, int, _NONE), (int,), (str, _NONE), (str, _NONE),
+)
+_ENVIRONMENT = {
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_AUTH,
+}
+
+
+class Indexed(NamedTuple):
+    """One run as a list shows it: ``config`` and ``preview`` by dotted path, the rest as in ``Listed``.
+
+    ``epoch``, ``step`` and ``at`` are those of the newest commit, None where there is none.
+    """
+
+    key: str
+    state: str
+    epoch: int | None
+    step: int | None
+    at: float | None
+    done: bool
+    config: dict[str, Any]
+    preview: dict[str, Any]
+    damage: tuple[str, ...] = ()
+
+
+class Seen(NamedTuple):
+    """A shard directory when it was read; ``seen`` is when this ``mtime`` was first met, by this node's clock."""
+
+    mtime: int
+    seen: float
+    is_settled: bool
+
+
+class Broken(Exception):
+    """The file is no cache of this version: make it anew."""
+
+
+class Unavailable(Exception):
+    """The file cannot be used now, whatever it holds: do without."""
+
+
+class Cache:
+    """One open cache file."""
+
+    def __init__(self, path: str) -> None:
+        self._numbers: dict[tuple[str, str], int] = {}
+        with _errors():
+            self._sql = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+        try:
+            self._open()
+        except BaseException:
+            self._sql.close()
+            raise
+
+    def close(self) -> None:
+        self._sql.close()
+
+    def meta(self) -> dict[str, str]:
+        """Whatever was said to belong to these rows."""
+        with _errors():
+            return dict(self._sql.execute("SELECT name, value FROM meta"))
+
+    def clear(self, meta: Mapping[str, str]) -> None:
+        """Forget all rows; those to come belong to ``meta``."""
+        with _errors(), _Transaction(self._sql):
+            for (table,) in self._sql.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                self._sql.execute(f'DROP TABLE "{table}"')
+            for statement in filter(str.strip, _SCHEMA.split(";")):
+                self._sql.execute(statement)
+            self._sql.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+            self._sql.execute(f"PRAGMA user_version = {VERSION}")
+        self._numbers = {}
+
+    def shards(self) -> dict[tuple[str, str], Seen]:
+        """Every shard that was read, by archive and shard."""
+        with _errors():
+            rows = self._sql.execute("SELECT archive, shard, mtime, seen, is_settled FROM shards").fetchall()
+        for column, kind in zip(zip(*rows, strict=True), (str, str, int, float, int), strict=False):
+            _expect(column, kind)
+        return {(archive, shard): Seen(mtime, seen, bool(settled)) for archive, shard, mtime, seen, settled in rows}
+
+    def names(self, archive: str, shard: str) -> dict[str, list[int]]:
+        """The files of a shard when it was read, with what was noted of each."""
+        with _errors():
+            query = "SELECT names FROM shards WHERE archive = ? AND shard = ?"
+            found = self._sql.execute(query, (archive, shard)).fetchone()
+        noted: dict[str, list[int]] = _json(found[0]) if found else {}
+        _expect([noted], dict)
+        _expect(noted.values(), list)
+        return noted
+
+    def live(self) -> list[str]:
+        """The keys whose rows say nothing lasting."""
+        with _errors():
+            keys = [key for (key,) in self._sql.execute("SELECT key FROM runs WHERE is_live")]
+        _expect(keys, str)
+        if not all(map(layout.is_key, keys)):
+            raise Broken("there are rows of no run")
+        return keys
+
+    def put(
+        self, rows: Iterable[tuple[Indexed, bool]], gone: Iterable[str],
+        shards: Mapping[tuple[str, str], tuple[Seen, dict[str, Any]] | None],
+    ) -> None:
+        """Keep ``rows`` (each with whether it is live) and shards, and forget ``gone``, all or nothing."""
+        with _errors(), _Transaction(self._sql):
+            self._numbers = self._read_fields()
+            self._sql.executemany("DELETE FROM runs WHERE key = ?", ((key,) for key in gone))
+            for row, is_live in rows:
+                self._put_row(row, is_live)
+            for (archive, shard), read in shards.items():
+                self._sql.execute("DELETE FROM shards WHERE archive = ? AND shard = ?", (archive, shard))
+                if read is not None:
+                    values = (archive, shard, *read[0], json.dumps(read[1], separators=(",", ":")))
+                    self._sql.execute("INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?)", values)
+
+    def rows(self) -> Iterator[Indexed]:
+        """Every row, by key."""
+        with _errors(), _Transaction(self._sql, "DEFERRED"):
+            fields = self._read_fields()
+            selected = self._sql.execute("SELECT * FROM runs ORDER BY key")
+            names = [column[0] for column in selected.description]
+            fetched = selected.fetchall()
+        if names != [*_OWN, *(f"c{number}" for number in range(len(fields)))]:
+            raise Broken("its columns are not those of its fields")
+        if not fetched:
+            return
+        columns = list(zip(*fetched, strict=True))
+        for column, kinds in zip(columns, _KINDS, strict=False):
+            _expect(column, *kinds)
+        own, cells = columns[: len(_OWN)], [_decoded(column) for column in columns[len(_OWN) :]]
+        sides: dict[str, list[tuple[str, Sequence[Any]]]] = {"config": [], "preview": []}
+        for (side, path), number in sorted(fields.items(), key=lambda item: item[1]):
+            sides[side].append((path, cells[number]))
+        sided = (_dicts(pairs, len(fetched)) for pairs in sides.values())
+        for (key, _, state, epoch, step, at, done, damage, more), config, preview in zip(
+            zip(*own, strict=True), *sided, strict=True
+        ):
+            for path, value in _mapping(more, "config"):
+                config[path] = value
+            for path, value in _mapping(more, "preview"):
+                preview[path] = value
+            yield Indexed(key, state, epoch, step, at, bool(done), config, preview, _texts(damage))
+
+    def _open(self) -> None:
+        with _errors():
+            # A cache: what a crash loses or spoils is made again, so nothing waits for the disk. No WAL: the cache
+            # directory may be a home on NFS.
+            self._sql.execute("PRAGMA synchronous = OFF")
+            version = self._sql.execute("PRAGMA user_version").fetchone()[0]
+            if version != VERSION:
+                self.clear({})
+            self._numbers = self._read_fields()
+
+    def _read_fields(self) -> dict[tuple[str, str], int]:
+        found = self._sql.execute("SELECT side, path, number FROM fields")
+        numbers = {(side, path): number for side, path, number in found}
+        if not all(side in ("config", "preview") and type(path) is str for side, path in numbers):
+            raise Broken("there are fields of neither side")
+        if sorted(numbers.values()) != list(range(len(numbers))):
+            raise Broken("there are fields without a column")
+        self._numbers = numbers
+        return numbers
+
+    def _put_row(self, row: Indexed, is_live: bool) -> None:
+        damage = json.dumps(row.damage) if row.damage else None
+        columns = list(_OWN)
+        values: list[Any] = [row.key, is_live, row.state, row.epoch, row.step, row.at, row.done, damage, None]
+        more: dict[str, dict[str, Any]] = {}
+        for side, fields in (("config", row.config), ("preview", row.preview)):
+            for path, value in fields.items():
+                number = self._number(side, path)
+                if number is None:
+                    more.setdefault(side, {})[path] = value
+                else:
+                    columns.append(f"c{number}")
+                    values.append(_encoded(value))
+        if more:
+            values[_OWN.index("more")] = json.dumps(more)
+        marks = ", ".join("?" * len(values))
+        self._sql.execute(f"INSERT OR REPLACE INTO runs ({', '.join(columns)}) VALUES ({marks})", values)
+
+    def _number(self, side: str, path: str) -> int | None:
+        """The column of a field, made for a new one; None beyond the last."""
+        number = self._numbers.get((side, path))
+        if number is None and len(self._numbers) < MOST_COLUMNS and _is_text(path):
+            number = len(self._numbers)
+            self._sql.execute("INSERT INTO fields VALUES (?, ?, ?)", (number, side, path))
+            # Without a type: whatever a run has in it comes back as it was.
+            self._sql.execute(f"ALTER TABLE runs ADD COLUMN c{number}")
+            self._numbers[side, path] = number
+        return number
+
+
+class _Transaction:
+    """All or nothing; the caller's own exception passes."""
+
+    def __init__(self, sql: sqlite3.Connection, kind: str = "IMMEDIATE") -> None:
+        self._sql = sql
+        self._kind = kind
+
+    def __enter__(self) -> None:
+        self._sql.execute(f"BEGIN {self._kind}")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._sql.execute("COMMIT")
+        elif self._sql.in_transaction:
+            self._sql.execute("ROLLBACK")
+
+
+class _errors:  # noqa: N801  # reads as the verb that it is
+    """Tell a broken file from one that cannot be used at the moment."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, sqlite3.Error):
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+            raise (Unavailable if code in _ENVIRONMENT else Broken)(str(error)) from error
+
+
+def _decoded(column: tuple[Any, ...]) -> Sequence[Any]:
+    """A column with its blobs as what they stand for; by columns, as most have none and the rest few different ones."""
+    if bytes not in set(map(type, column)):
+        return column
+    return [_from_blob(value) if type(value) is bytes else value for value in column]
+
+
+def _from_blob(blob: bytes) -> Any:
+    return _SINGLE[blob] if blob in _SINGLE else _json(blob)
+
+
+def _dicts(fields: list[tuple[str, Sequence[Any]]], count: int) -> Iterator[dict[str, Any]]:
+    """The fields of one side, run by run."""
+    if not fields:
+        yield from ({} for _ in range(count))
+        return
+    paths, columns = zip(*fields, strict=True)
+    may_lack = any(None in column or _NULL in column for column in columns)
+    for cells in zip(*columns, strict=True):
+        pairs = zip(paths, cells, strict=True)
+        if may_lack:
+            yield {path: None if value is _NULL else value for path, value in pairs if value is not None}
+        else:
+            yield dict(pairs)
+
+
+def _mapping(more: str | None, side: str) -> Iterable[tuple[str, Any]]:
+    if more is None:
+        return ()
+    both = _json(more)
+    _expect([both], dict)
+    _expect([both.get(side, {})], dict)
+    items: Iterable[tuple[str, Any]] = both.get(side, {}).items()
+    return items
+
+
+def _texts(damage: str | None) -> tuple[str, ...]:
+    if damage is None:
+        return ()
+    texts = _json(damage)
+    _expect([texts], list)
+    return tuple(texts)
+
+
+def _expect(values: Iterable[Any], *kinds: type) -> None:
+    """What SQLite hands over has no checksum; that it is of the right type is the least."""
+    if not set(map(type, values)) <= set(kinds):
+        raise Broken("it holds values of another type")
+
+
+def _encoded(value: Any) -> Any:
+    kind = type(value)
+    is_native = (
+        (kind is float and math.isfinite(value)) or (kind is int and -(1 << 63) <= value < 1 << 63)
+        or (kind is str and _is_text(value))
+    )
+    return value if is_native else json.dumps(value, separators=(",", ":")).encode("ascii")
+
+
+def _is_text(value: str) -> bool:
+    """Whether ``value`` has no lone surrogates, which no database takes."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _json(text: str | bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise Broken(str(error)) from error

@@ -1,0 +1,244 @@
+"""The index: what a list of all runs shows, kept on this node so that only what has changed is read again.
+
+It advises, the archives decide: the file lies in this node's own cache directory, is shared with nobody, and can be
+deleted at any time. A file that is damaged or of another version is made anew, and where none can be used the archives
+are read as if there were no index.
+
+::
+
+    directory of a shard changed?  (its mtime, or it was met less than 2 s after it changed)
+        configs, claims: names that came and went       each such run is read again
+        stats: names, mtimes, sizes, inodes             (claims and stats are replaced, never written in place)
+    run held by a worker, lost, or damaged?             is read every time: its claim changes without a new name
+
+Not noticed: a file that was changed in place, which no writer of a store does. ``jimmy check`` reads everything.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import re
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jimmy_manager.archives import layout
+from jimmy_manager.archives.cache import Broken, Cache, Indexed, Seen, Unavailable
+from jimmy_manager.archives.listing import Listed, read_all, read_shard
+
+if TYPE_CHECKING:
+    from jimmy_manager.archives.store import Store
+
+_WATCHED = ("configs", "claims", "stats")
+_LASTING = ("new", "released", "retry", "failed", "done")
+_TICK_S = 2.0
+"""The coarsest time stamps of a file system: two changes within it may leave one mtime."""
+_LONG_AGO_S = 60.0
+"""An mtime this old by this node's clock is of an earlier tick, however wrong the clocks are."""
+
+
+def read_rows(store: Store) -> list[Indexed]:
+    """Every run of ``store`` that was not popped, by key; through the index where that is possible."""
+    path = cache_path(store)
+    if path is None:
+        return read_plainly(store)
+    for _ in range(2):
+        try:
+            return _rows_through(store, path)
+        except Unavailable:
+            break
+        except Broken:
+            _forget(path)
+    return read_plainly(store)
+
+
+def read_plainly(store: Store) -> list[Indexed]:
+    """The same rows from the archives alone."""
+    return [indexed(run) for run in read_all(store)]
+
+
+def cache_path(store: Store) -> str | None:
+    """The file of the index; None for a store in memory and where there is no place for a cache."""
+    if store.directory is None or store._info is None:
+        return None
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    folder = Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()
+    # A home directory may be shared by nodes, and a copy of a store has its id as well.
+    real = os.path.realpath(store.directory)
+    place = hashlib.sha256(f"{socket.gethostname()}\0{real}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    name = re.sub(r"[^0-9a-zA-Z]", "_", store._info.id)[:64]
+    try:
+        (folder / "jimmy_manager").mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return str(folder / "jimmy_manager" / f"{name}-{place}.sqlite")
+
+
+def indexed(run: Listed) -> Indexed:
+    """A run as the index holds it."""
+    commit, config = run.commit, dict(_leaves(run.config))
+    done = run.stats is not None and run.stats.done
+    if commit is None:
+        return Indexed(run.key, run.state, None, None, None, done, config, run.preview, run.damage)
+    return Indexed(run.key, run.state, commit.epoch, commit.step, commit.at, done, config, run.preview, run.damage)
+
+
+def _rows_through(store: Store, path: str) -> list[Indexed]:
+    cache = Cache(path)
+    try:
+        meta = {"ledger": repr(store.ledger)}
+        if cache.meta() != meta:
+            cache.clear(meta)
+        fresh = _refresh(store, cache)
+        with _collector_paused():
+            rows = [row for row in cache.rows() if row.key not in fresh] if fresh else list(cache.rows())
+    finally:
+        cache.close()
+    if fresh:
+        rows += [row for row in fresh.values() if row is not None]
+        rows.sort()
+    return rows
+
+
+def _refresh(store: Store, cache: Cache) -> dict[str, Indexed | None]:
+    """Bring the cache up to date; return the runs that were read again by key, None for those that are gone."""
+    root = Path(store.directory or "")
+    changed = _Changes(root, cache)
+    live: dict[str, set[str]] = {}
+    for key in cache.live():
+        live.setdefault(key[:2], set()).add(key)
+    fresh: dict[str, Indexed | None] = {}
+    can_write = True
+    for shard in sorted({*changed.shards(), *live}):
+        known = live.get(shard, set())
+        dirty, scanned = changed.scan(shard)
+        read = {run.key: indexed(run) for run in read_shard(store, shard, dirty | known)}
+        fresh.update({key: read.get(key) for key in dirty | known})
+        lasting = [key for key in known if key not in dirty and (key not in read or not _is_live(read[key]))]
+        if can_write and (scanned or lasting):
+            try:
+                kept = ((read[key], _is_live(read[key])) for key in (*dirty, *lasting) if key in read)
+                cache.put(kept, [key for key in (*dirty, *lasting) if key not in read], scanned)
+            except Unavailable:  # another process writes the same just now, or the disk is full
+                can_write = False
+    return fresh
+
+
+def _is_live(row: Indexed) -> bool:
+    """Whether a row may change without a change of names: its claim is renewed, or its files are restored."""
+    return row.state not in _LASTING or bool(row.damage)
+
+
+class _Changes:
+    """The shard directories that have changed since the cache read them."""
+
+    def __init__(self, root: Path, cache: Cache) -> None:
+        self._root = root
+        self._cache = cache
+        self._now = time.time()
+        known = cache.shards()
+        found = {(archive, shard): mtime for archive in _WATCHED for shard, mtime in _mtimes(root / archive)}
+        self._changed: dict[str, dict[str, tuple[int | None, Seen | None]]] = {}
+        for place in {*known, *found}:
+            mtime, seen = found.get(place), known.get(place)
+            if seen is None or not seen.is_settled or seen.mtime != mtime:
+                self._changed.setdefault(place[1], {})[place[0]] = (mtime, seen)
+
+    def shards(self) -> Iterable[str]:
+        return self._changed
+
+    def scan(self, shard: str) -> tuple[set[str], Mapping[tuple[str, str], tuple[Seen, dict[str, Any]] | None]]:
+        """The keys in ``shard`` whose files have changed, and what the directories look like now."""
+        dirty: set[str] = set()
+        scanned: dict[tuple[str, str], tuple[Seen, dict[str, Any]] | None] = {}
+        for archive, (mtime, seen) in self._changed.get(shard, {}).items():
+            before = self._cache.names(archive, shard)
+            after = _names(self._root / archive / shard, with_signatures=archive == "stats")
+            here = {
+                parsed.key for name in before.keys() | after.keys()
+                if (before.get(name) != after.get(name) or _is_recent(after[name], mtime))
+                and (parsed := layout.parse(archive, name)) is not None
+            }
+            dirty |= here
+            now = None if mtime is None else self._seen(mtime, seen)
+            # Looked at once more within one tick, and nothing came of it: there is nothing to keep.
+            if here or now != seen or now is None:
+                scanned[archive, shard] = (now, after) if now is not None else None
+        return dirty, scanned
+
+    def _seen(self, mtime: int, before: Seen | None) -> Seen:
+        since = before.seen if before is not None and before.mtime == mtime else self._now
+        is_older = 0 <= since <= self._now - _TICK_S or mtime / 1e9 < self._now - _LONG_AGO_S
+        return Seen(mtime, since, is_older)
+
+
+def _is_recent(signature: list[int], mtime: int | None) -> bool:
+    """Whether a file changed in the tick of its directory, so that it may have changed again without a trace."""
+    return bool(signature) and mtime is not None and signature[0] >= mtime - _TICK_S * 1e9
+
+
+def _mtimes(folder: Path) -> Iterator[tuple[str, int]]:
+    """The shards in ``folder``, each with when it changed, taken before it is read."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in filter(layout.is_shard, names):
+        try:
+            yield name, os.stat(folder / name).st_mtime_ns
+        except FileNotFoundError:
+            continue
+
+
+def _names(folder: Path, *, with_signatures: bool) -> dict[str, list[int]]:
+    """The files in ``folder``; where their content may change, with what tells one content from the next."""
+    try:
+        if not with_signatures:
+            return {name: [] for name in os.listdir(folder)}
+        with os.scandir(folder) as entries:
+            return {entry.name: _signature(entry) for entry in entries}
+    except FileNotFoundError:
+        return {}
+
+
+def _signature(entry: os.DirEntry[str]) -> list[int]:
+    try:
+        stat = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:  # replaced since it was listed: it changes with every look
+        return [time.time_ns(), 0, 0]
+    return [stat.st_mtime_ns, stat.st_size, stat.st_ino]
+
+
+def _leaves(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{path}{name}.")
+        else:
+            yield path + name, value
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Two dicts a run, all of them kept: the collector would walk them again and again and find nothing."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _forget(path: str) -> None:
+    for name in (path, f"{path}-journal"):
+        try:
+            os.unlink(name)
+        except FileNotFoundError:
+            pass
+        except OSError:  # not ours to remove: then it stays unusable, and the archives are read
+            return
