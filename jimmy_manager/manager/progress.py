@@ -67,7 +67,7 @@ def choose(manager: Manager) -> Progress:
 def metric(preview: Mapping[str, Any], name: str = "") -> str:
     """``NAME VALUE`` of the number ``name`` of a preview, else of the first whose name begins with loss or acc.
 
-    >>> metric({'epochs': 3, 'acc_valid': 0.98765, 'loss': 0.1}), metric({'note': 'x'})
+    >>> metric({'epochs': 3, 'acc_valid': 0.98761, 'loss': 0.1}), metric({'note': 'x'})
     ('acc_valid 0.9876', '')
     """
     from jimmy_manager.manager.plain_text import plain
