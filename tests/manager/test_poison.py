@@ -94,7 +94,7 @@ def _sweep_in_children(job: str, store: str, workers: int, batch: dict[str, Any]
         if (pid := os.fork()) == 0:
             try:
                 globals()[job](store).batch(GRID, max_errors=math.inf, **batch)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # a forked child ends here, whatever happened
                 print(repr(error), file=sys.stderr)
                 os._exit(1)
             os._exit(0)

@@ -31,7 +31,7 @@ _PR_SET_PDEATHSIG = 1
 class Plan(NamedTuple):
     """One run of the herd. ``signal`` is KILL or STOP, ``hits`` how many of them, ``twin`` what is wrong on purpose.
 
-    ``group`` configurations are worked on at a time, each group to its end: so those of a stopped worker are waited for.
+    ``group`` configurations are worked on at a time, each group to its end: then a stopped worker's are waited for.
     """
 
     folder: str
@@ -81,7 +81,7 @@ class Herd:
         self._alive: dict[int, float] = {}
         self._stopped: dict[int, float] = {}
         self._started = time.monotonic()
-        self.report = {"kills": 0, "stops": 0, "forks": 0, "failures": [], "exits": 0}
+        self.report: dict[str, Any] = {"kills": 0, "stops": 0, "forks": 0, "failures": [], "exits": 0}
 
     def run(self) -> dict[str, Any]:
         """Work until every worker has ended by itself, throwing signals until all of them have hit."""
@@ -101,7 +101,7 @@ class Herd:
 
     def _is_behind(self) -> bool:
         """Whether fewer have been hit than the progress of the work asks for: hits are spread over all of it."""
-        hits = self.report["kills"] + self.report["stops"] + len(self._stopped)
+        hits: int = self.report["kills"] + self.report["stops"] + len(self._stopped)
         progress = _size(self._plan.finished) / self._plan.configs
         # By nine tenths of the work all have hit, so that the end cannot come too early for the last ones.
         return hits < self._plan.hits and hits <= self._plan.hits * (progress / 0.9) + self._plan.workers
@@ -193,7 +193,7 @@ def _work(plan: Plan, number: int) -> int:
                 print(f"worker {os.getpid()}: {report}", file=sys.stderr)
                 return 3
         return 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001  # a forked child ends here, whatever happened
         traceback.print_exc()
         return 2
 

@@ -5,8 +5,8 @@ torch once and forks a victim for each point, to which strace is attached while 
 second, and the counts concern the victim's calls alone. The points come from a dry run of the same program.
 
 ``KILL`` strikes on entering the call, which is then not executed. An error's name stands for the call's failure
-without effect; ``SHORT`` is a write that takes nothing and says so; ``LIE`` is one that says it took four bytes and took
-none, as broken hardware does: then nothing wrong may ever be loaded, but a damaged file may stop the rerun by its name.
+without effect; ``SHORT`` is a write that takes nothing and says so; ``LIE`` is one that says it took four bytes and
+took none, as broken hardware does: nothing wrong may ever be loaded, but a damaged file may stop the rerun by its name.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import gc
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -24,22 +25,29 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jimmy_manager import Store
+from jimmy_manager import Config, Store
 from jimmy_manager.archives import layout
 from jimmy_manager.archives.archive import Ckpts
 from jimmy_manager.errors import JimmyError
 from tests.stress import twins
-from tests.stress.witness import Witness, broken_claims, broken_result, configurations, late_acknowledgements, read_journals
+from tests.stress.witness import (
+    Witness,
+    broken_claims,
+    broken_result,
+    configurations,
+    late_acknowledgements,
+    read_journals,
+)
 
 ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EACCES", "ESTALE")
 _CHANGING = (
     "openat", "open", "creat", "write", "pwrite64", "writev", "pwritev", "fsync", "fdatasync", "rename", "renameat",
-    "renameat2", "link", "linkat", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "ftruncate", "truncate", "fallocate",
-    "chmod", "fchmod", "fchmodat", "symlink", "symlinkat", "copy_file_range", "sendfile", "utimensat",
+    "renameat2", "link", "linkat", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "ftruncate", "truncate",
+    "fallocate", "chmod", "fchmod", "fchmodat", "symlink", "symlinkat", "copy_file_range", "sendfile", "utimensat",
 )
 _CALL = re.compile(r"\d+ +(\w+)\((.*)")
 _PATH = re.compile(r'"([^"]*)"|\d<([^>]*)>')
@@ -48,13 +56,19 @@ _CONFIG = configurations(1)[0]
 
 
 class Plan(NamedTuple):
-    """What to inject: every ``parts``-th point from ``part`` on, of the scenario ``fresh`` or ``resumed``."""
+    """What to inject: every ``parts``-th point from ``part`` on, of the scenario ``fresh`` or ``resumed``.
+
+    ``limits`` are sizes to which files may grow, tried without strace. ``only`` leaves out the calls about other
+    paths than those that begin with it, ``twin`` says what is wrong on purpose.
+    """
 
     folder: str
     scenario: str
-    actions: tuple[str, ...]
+    actions: tuple[str, ...] = ()
+    limits: tuple[int, ...] = ()
     part: int = 0
     parts: int = 1
+    only: str = ""
     twin: str = ""
     most_violations: int = 20
 
@@ -99,7 +113,7 @@ class Small(Witness):
     name = "small"
     state = ("model", "optimizer")
 
-    def setup(self, config: Mapping[str, Any]) -> None:
+    def setup(self, config: Config) -> None:
         import torch
 
         super().setup(config)
@@ -136,18 +150,24 @@ class Injector:
     def run(self) -> dict[str, Any]:
         started = time.monotonic()
         self._make_template()
-        calls = self._dry_run()
-        points = [(call, action) for call in calls for action in self._plan.actions if _applies(action, call)]
+        calls = self._dry_run() if self._plan.actions else []
+        points = [(call, action) for call in calls for action in self._plan.actions if self._applies(action, call)]
         done: Counter[str] = Counter()
         for call, action in points[self._plan.part :: self._plan.parts]:
             self._inject(call, action)
             done[action] += 1
             if len(self.violations) >= self._plan.most_violations:
                 break
+        for size in self._plan.limits:
+            self._limit(size)
+            done["LIMIT"] += 1
         return {
             "calls": Counter(call.name for call in calls), "points": len(points), "done": done,
             "violations": self.violations, "seconds": round(time.monotonic() - started, 1),
         }
+
+    def _applies(self, action: str, call: Call) -> bool:
+        return call.path.startswith(self._plan.only) and ("write" in call.name or action not in ("SHORT", "LIE"))
 
     def _make_template(self) -> None:
         """What every point begins with, and what an undisturbed run makes of it."""
@@ -156,9 +176,14 @@ class Injector:
             status, told = _forked(lambda: self._process(self._template, Dying))
             assert os.WIFSIGNALED(status), told
         folder = self._begin()
-        status, told = _forked(lambda: self._process(folder) or _content(folder))
+
+        def undisturbed() -> dict[str, Any]:
+            self._process(folder)
+            return _content(folder)
+
+        status, told = _forked(undisturbed)
         assert status == 0, told
-        self._undisturbed = json.loads(told)
+        self._undisturbed = json.loads(_last_line(told))
 
     def _begin(self) -> Path:
         folder = self._folder / "point"
@@ -192,7 +217,23 @@ class Injector:
             self.violations.append(f"{place}: it struck at {struck}, the dry run is no guide")
             return
         self.violations += [f"{place}: {what}" for what in self._judge_end(call, action, folder, status, told)]
-        self.violations += [f"{place}: {what}" for what in self._judge_store(folder, call, action)]
+        left = self._judge_store(folder, call.target if action == "LIE" else "")
+        self.violations += [f"{place}: {what}" for what in left]
+
+    def _limit(self, size: int) -> None:
+        """Let no file grow beyond ``size`` bytes: the write that crosses it is cut short, and the next one fails."""
+        folder = self._begin()
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+
+        status, told = _await(*_fork(lambda: self._process(folder), prepare=limit))
+        place = f"files limited to {size} bytes"
+        expected = (f"cannot write {folder}/store/ckpts/", os.strerror(errno.EFBIG))
+        if status == 0 or any(part not in told for part in expected):
+            self.violations.append(f"{place}: the run ended with {status}: {told}")
+        self.violations += [f"{place}: {what}" for what in self._judge_store(folder)]
 
     def _judge_end(self, call: Call, action: str, folder: Path, status: int, told: str) -> list[str]:
         if action == "KILL":
@@ -207,12 +248,12 @@ class Injector:
         path, cause = f"{folder}/store/{call.target}".rstrip("/"), os.strerror(getattr(errno, action))
         return [f"the message does not tell {part!r}: {told}" for part in (path, cause) if part not in told]
 
-    def _judge_store(self, folder: Path, call: Call, action: str) -> list[str]:
+    def _judge_store(self, folder: Path, lied_about: str = "") -> list[str]:
         """Look at the store as it was left, run again without a fault, and compare with the undisturbed run."""
-        status, told = _forked(lambda: self._look_and_rerun(folder, action == "LIE"))
-        if status != 0 and action == "LIE" and "Error" not in told.splitlines()[-1] and call.target in told:
+        status, told = _forked(lambda: self._look_and_rerun(folder, bool(lied_about)))
+        if status != 0 and lied_about and lied_about in _last_line(told):
             return []  # refused, by the name of the file
-        return json.loads(told) if status == 0 else [f"the rerun failed: {told}"]
+        return json.loads(_last_line(told)) if status == 0 else [f"the rerun failed: {told}"]
 
     def _look_and_rerun(self, folder: Path, is_lie: bool) -> list[str]:
         found = [] if is_lie else _left_behind(folder)
@@ -249,10 +290,6 @@ class Injector:
         os.close(ready)
         os.close(go)
         return ended
-
-
-def _applies(action: str, call: Call) -> bool:
-    return "write" in call.name if action in ("SHORT", "LIE") else True
 
 
 def _parse(log: Path, store: str) -> list[Call]:
@@ -340,7 +377,7 @@ def _fork(work: Callable[[], Any], prepare: Callable[[], Any] = lambda: None) ->
         status = 0
     except JimmyError as error:
         told = "".join(traceback.format_exception_only(error))
-    except BaseException:
+    except BaseException:  # noqa: BLE001  # a forked child ends here, whatever happened
         told = traceback.format_exc()
     with os.fdopen(write, "w") as file:
         file.write(told)
@@ -351,6 +388,11 @@ def _await(pid: int, output: int) -> tuple[int, str]:
     with os.fdopen(output) as file:
         told = file.read()
     return os.waitpid(pid, 0)[1], told
+
+
+def _last_line(told: str) -> str:
+    """The result, after what was logged on the way."""
+    return told.rstrip().rpartition("\n")[2]
 
 
 def _forked(work: Callable[[], Any]) -> tuple[int, str]:
