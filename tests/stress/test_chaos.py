@@ -93,15 +93,23 @@ def test_a_thousand_runs_survive_a_thousand_stops_past_the_lease(tmp_path: Path)
     assert _takeovers(plan, "silent") >= plan.hits / 6
 
 
-@pytest.mark.parametrize("twin", ["check then rename", "reuse generation"])
-@pytest.mark.parametrize("signal", ["KILL", "STOP"])
-def test_a_claim_that_is_wrong_on_purpose_is_caught(tmp_path: Path, twin: str, signal: str) -> None:
-    for seed in range(5):
+@pytest.mark.parametrize(
+    ("twin", "signal", "broken"),
+    [
+        ("check then rename", "KILL", "two owners"),
+        ("check then rename", "STOP", "two owners"),
+        ("reuse generation", "KILL", "two owners"),
+        ("reuse generation", "STOP", "two owners"),
+        ("never check", "STOP", "late"),
+    ],
+)
+def test_what_is_wrong_on_purpose_is_caught(tmp_path: Path, twin: str, signal: str, broken: str) -> None:
+    for seed in range(6):
         plan = Plan(
             str(tmp_path / str(seed)), workers=6, configs=12, hits=12, signal=signal, seed=seed, group=12, lease_s=0.4,
             pause_s=0.01, twin=twin, deadline_s=20.0,
         )
         _herd(plan)
-        if any("two owners" in violation for violation in _violations(plan)):
+        if any(violation.startswith(broken) for violation in _violations(plan)):
             return
     pytest.fail(f"{twin!r} was not noticed")

@@ -7,6 +7,7 @@ from typing import Any, BinaryIO
 
 from jimmy_manager import Manager
 from jimmy_manager.archives import layout
+from jimmy_manager.archives.claim import Claim
 from jimmy_manager.archives.claims import Standing
 from jimmy_manager.archives.disk import Disk
 from jimmy_manager.archives.files import Content
@@ -55,6 +56,11 @@ def _reuse_generation(manager: Manager, files: Disk) -> None:
     files.create = create_or_replace  # type: ignore[method-assign]
 
 
+def _never_check(manager: Manager, files: Disk) -> None:
+    """An owner that never looks whether it still is one; its process is a fork, so nobody else sees the change."""
+    Claim.check = lambda claim: None  # type: ignore[method-assign]
+
+
 def _write_in_place(manager: Manager, files: Disk) -> None:
     """Writing without scratch file and rename: readers and crashes see halves."""
 
@@ -81,5 +87,6 @@ def _write_in_place(manager: Manager, files: Disk) -> None:
 _TWINS: dict[str, Callable[[Any, Disk], None]] = {
     "check then rename": _check_then_rename,
     "reuse generation": _reuse_generation,
+    "never check": _never_check,
     "write in place": _write_in_place,
 }
