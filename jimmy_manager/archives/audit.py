@@ -35,7 +35,9 @@ def check(
     repairs = [repair.sign(files, finding) for finding in findings if fix and finding.remedy == "sign"]
     if findings and not any(done.outcome == "sign" for done in repairs):
         return findings, repairs
-    store = Store(directory, read_only=not fix, **options)
+    store = Store(directory, read_only=True, **options)  # which refuses a directory that is no store
+    if fix:
+        store = Store(directory, **options)
     found = audit(store, contents=contents)
     return findings + found, repairs + (repair.fix(store, found) if fix else [])
 

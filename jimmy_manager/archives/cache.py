@@ -11,6 +11,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from jimmy_manager.archives import layout
@@ -163,23 +164,18 @@ class Cache:
         if names != [*_OWN, *(f"c{number}" for number in range(len(fields)))]:
             raise Broken("its columns are not those of its fields")
         if not fetched:
-            return
+            return iter(())
         columns = list(zip(*fetched, strict=True))
         for column, kinds in zip(columns, _KINDS, strict=False):
             _expect(column, *kinds)
-        own, cells = columns[: len(_OWN)], [_decoded(column) for column in columns[len(_OWN) :]]
         sides: dict[str, list[tuple[str, Sequence[Any]]]] = {"config": [], "preview": []}
         for (side, path), number in sorted(fields.items(), key=lambda item: item[1]):
-            sides[side].append((path, cells[number]))
-        sided = (_dicts(pairs, len(fetched)) for pairs in sides.values())
-        for (key, _, state, epoch, step, at, done, damage, more), config, preview in zip(
-            zip(*own, strict=True), *sided, strict=True
-        ):
-            for path, value in _mapping(more, "config"):
-                config[path] = value
-            for path, value in _mapping(more, "preview"):
-                preview[path] = value
-            yield Indexed(key, state, epoch, step, at, bool(done), config, preview, _texts(damage))
+            sides[side].append((path, columns[len(_OWN) + number]))
+        key, _, state, epoch, step, at, done, damage, more = columns[: len(_OWN)]
+        configs, previews = (_dicts(pairs, len(fetched)) for pairs in sides.values())
+        told = map(_texts, damage) if any(damage) else repeat(())
+        rows = map(Indexed, key, state, epoch, step, at, map(bool, done), configs, previews, told)
+        return map(_with_more, rows, more) if any(more) else rows
 
     def _open(self) -> None:
         with _errors():
@@ -259,40 +255,40 @@ class _errors:  # noqa: N801  # reads as the verb that it is
             raise (Unavailable if code in _ENVIRONMENT else Broken)(str(error)) from error
 
 
-def _decoded(column: tuple[Any, ...]) -> Sequence[Any]:
-    """A column with its blobs as what they stand for; by columns, as most have none and the rest few different ones."""
-    if bytes not in set(map(type, column)):
-        return column
-    return [_from_blob(value) if type(value) is bytes else value for value in column]
+def _dicts(fields: list[tuple[str, Sequence[Any]]], count: int) -> Iterable[dict[str, Any]]:
+    """The fields of one side, run by run; by columns, and in C where a loop of ours would cost as much as the rest."""
+    if not fields:
+        return ({} for _ in range(count))
+    paths = [path for path, _ in fields]
+    columns, lacks = [], False
+    for _, column in fields:
+        kinds = set(map(type, column))
+        lacks = lacks or _NONE in kinds
+        if bytes in kinds:
+            column = [_from_blob(value) if type(value) is bytes else value for value in column]  # noqa: PLW2901
+            lacks = lacks or _NULL in column
+        columns.append(column)
+    if not lacks:
+        return map(dict, map(zip, repeat(paths), zip(*columns, strict=True)))
+    return (
+        {path: None if value is _NULL else value for path, value in zip(paths, cells, strict=True) if value is not None}
+        for cells in zip(*columns, strict=True)
+    )
 
 
 def _from_blob(blob: bytes) -> Any:
     return _SINGLE[blob] if blob in _SINGLE else _json(blob)
 
 
-def _dicts(fields: list[tuple[str, Sequence[Any]]], count: int) -> Iterator[dict[str, Any]]:
-    """The fields of one side, run by run."""
-    if not fields:
-        yield from ({} for _ in range(count))
-        return
-    paths, columns = zip(*fields, strict=True)
-    may_lack = any(None in column or _NULL in column for column in columns)
-    for cells in zip(*columns, strict=True):
-        pairs = zip(paths, cells, strict=True)
-        if may_lack:
-            yield {path: None if value is _NULL else value for path, value in pairs if value is not None}
-        else:
-            yield dict(pairs)
-
-
-def _mapping(more: str | None, side: str) -> Iterable[tuple[str, Any]]:
+def _with_more(row: Indexed, more: str | None) -> Indexed:
+    """``row`` with the fields that have no column."""
     if more is None:
-        return ()
+        return row
     both = _json(more)
     _expect([both], dict)
-    _expect([both.get(side, {})], dict)
-    items: Iterable[tuple[str, Any]] = both.get(side, {}).items()
-    return items
+    config, preview = both.get("config", {}), both.get("preview", {})
+    _expect([config, preview], dict)
+    return row._replace(config=row.config | config, preview=row.preview | preview)
 
 
 def _texts(damage: str | None) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from jimmy_manager.archives.history import Stats
 from jimmy_manager.archives.inspection import Finding
 from jimmy_manager.archives.record import seal
 from jimmy_manager.archives.store import Store
-from jimmy_manager.errors import DamagedRecord, ReadOnlyStore
+from jimmy_manager.errors import DamagedRecord, ReadOnlyStore, StoreError
 from tests.archives.runs import filling, listing
 
 CONFIG = {"lr": 0.1, "seed": 0}
@@ -476,6 +476,13 @@ def test_a_lost_store_yaml_is_missed_and_not_made_anew(store: Store) -> None:
     findings, _ = check(root, fix=True)
     assert [(one.kind, one.name) for one in findings] == [("missing", layout.STORE_FILE)]
     assert not (root / layout.STORE_FILE).exists()
+
+
+def test_a_directory_that_is_no_store_is_an_error_and_is_not_made_one(tmp_path: Path) -> None:
+    for fixing in (False, True):
+        with pytest.raises(StoreError, match="no store"):
+            check(tmp_path / "mistyped", fix=fixing)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_ledger_that_no_run_fits_is_told(store: Store) -> None:
