@@ -58,7 +58,7 @@ def _reuse_generation(manager: Manager, files: Disk) -> None:
 
 def _never_check(manager: Manager, files: Disk) -> None:
     """An owner that never looks whether it still is one; its process is a fork, so nobody else sees the change."""
-    Claim.check = lambda claim: None  # type: ignore[method-assign]
+    Claim.check = lambda self: None  # type: ignore[method-assign]
 
 
 def _write_in_place(manager: Manager, files: Disk) -> None:
