@@ -87,7 +87,7 @@ class Disk:
 
     def remove(self, name: str) -> bool:
         try:
-            os.unlink(self.path(name))
+            _retry_stale(lambda: os.unlink(self.path(name)))
         except FileNotFoundError:
             return False
         except OSError as error:

@@ -191,17 +191,17 @@ class Injector:
         shutil.copytree(self._template, folder)
         return folder
 
-    def _process(self, folder: Path, job: type[Witness] = Small, **options: Any) -> None:
-        manager = job(f"{folder}/store", folder / "journals", lease_s=0.3)
+    def _process(self, folder: Path, job: type[Witness] = Small, *, wait: bool = False, **options: Any) -> None:
+        manager = job(f"{folder}/store", folder / "journals", **options)
         twins.apply(self._plan.twin, manager)
-        manager.process(_CONFIG, self._epochs, **options)
+        manager.process(_CONFIG, self._epochs, wait=wait)
 
     def _dry_run(self) -> list[Call]:
         folder = self._begin()
         log = self._folder / "dry.log"
-        status, told = self._traced(folder, ["-e", f"trace=?{',?'.join(_CHANGING)}"], log)
+        pid, status, told = self._traced(folder, ["-e", f"trace=?{',?'.join(_CHANGING)}"], log)
         assert status == 0, told
-        calls = _parse(log, f"{folder}/store")
+        calls = _parse(log, f"{folder}/store", pid)
         assert len(calls) > 50, f"strace told of {len(calls)} calls only"
         return calls
 
@@ -210,8 +210,8 @@ class Injector:
         log = self._folder / "point.log"
         how = {"KILL": "signal=KILL", "SHORT": "retval=0", "LIE": "retval=4"}.get(action, f"error={action}")
         options = ["-e", f"trace={call.name}", "-e", f"inject={call.name}:{how}:when={call.number}"]
-        status, told = self._traced(folder, options, log)
-        struck = [each for each in _parse(log, f"{folder}/store") if each.number == call.number]
+        pid, status, told = self._traced(folder, options, log)
+        struck = [each for each in _parse(log, f"{folder}/store", pid) if each.number == call.number]
         place = f"{action} at {call.name} {call.number} of {call.path}"
         if [each.about for each in struck] != [call.about]:
             self.violations.append(f"{place}: it struck at {struck}, the dry run is no guide")
@@ -257,7 +257,8 @@ class Injector:
 
     def _look_and_rerun(self, folder: Path, is_lie: bool) -> list[str]:
         found = [] if is_lie else _left_behind(folder)
-        self._process(folder, wait=True)
+        # A claim that is damaged, by a lie or a twin, is taken over when it was silent for the lease of who looks.
+        self._process(folder, wait=True, lease_s=0.3 if is_lie or self._plan.twin else 120.0)
         if (content := _content(folder)) != self._undisturbed:
             found.append(f"the rerun ended as {content}, an undisturbed run as {self._undisturbed}")
         if not is_lie:
@@ -267,8 +268,8 @@ class Injector:
             found += broken_result(store, key, lines, self._epochs, value)
         return found
 
-    def _traced(self, folder: Path, options: list[str], log: Path) -> tuple[int, str]:
-        """The end of a victim that was traced from its first call on: its wait status, and what it said."""
+    def _traced(self, folder: Path, options: list[str], log: Path) -> tuple[int, int, str]:
+        """The end of a victim that was traced from its first call on: its pid, its wait status, and what it said."""
         ready, go = os.pipe()
 
         def victim() -> None:
@@ -289,16 +290,17 @@ class Injector:
             ended = _await(pid, output)
         os.close(ready)
         os.close(go)
-        return ended
+        return pid, *ended
 
 
-def _parse(log: Path, store: str) -> list[Call]:
-    """The calls in ``log`` that change something in ``store``, numbered among all of their name by the main thread."""
+def _parse(log: Path, store: str, main: int) -> list[Call]:
+    """The calls in ``log`` that change something in ``store``, numbered among all of their name by the main thread.
+
+    strace counts for each thread on its own; the heartbeat does nothing within the time that this takes.
+    """
     numbers: Counter[str] = Counter()
     calls = []
-    lines = log.read_text("utf-8", "replace").splitlines()
-    main = lines[0].split(" ")[0]
-    for line in lines:
+    for line in log.read_text("utf-8", "replace").splitlines():
         if (match := _CALL.match(line)) is None or not line.startswith(f"{main} "):
             continue
         name, rest = match.groups()
