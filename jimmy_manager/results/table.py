@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jimmy_manager.archives.listing import Listed, read_all
+from jimmy_manager.archives.cache import Indexed
+from jimmy_manager.archives.index import read_rows
 from jimmy_manager.errors import UnknownField
 
 if TYPE_CHECKING:
@@ -73,27 +74,24 @@ class Table(NamedTuple):
 
 def read_table(store: Store) -> Table:
     """The table of all runs of ``store`` that were not popped, by key."""
-    return table_of(read_all(store))
+    return table_of(read_rows(store))
 
 
-def table_of(runs: Iterable[Listed]) -> Table:
+def table_of(runs: Sequence[Indexed]) -> Table:
     """The table of ``runs``."""
     rows: list[dict[str, Any]] = []
     fields: dict[str, None] = {}
     metrics: dict[str, None] = {}
     damage: list[str] = []
-    configs = []
     for run in runs:
-        config = dict(flattened(run.config))
-        configs.append((run, config))
-        fields |= dict.fromkeys(config)
+        fields |= dict.fromkeys(run.config)
         damage += run.damage
     field_names = {name: name if name not in _OWN else f"config.{name}" for name in fields}
     taken = {*_OWN, *field_names.values()}
-    for run, config in configs:
+    for run in runs:
         row: dict[str, Any] = {"key": run.key, "state": STATES.get(run.state, run.state)}
-        row["epoch"] = run.commit.epoch if run.commit else None
-        row |= {field_names[name]: value for name, value in config.items()}
+        row["epoch"] = run.epoch
+        row |= {field_names[name]: value for name, value in run.config.items()}
         shown = {name if name not in taken else f"preview.{name}": value for name, value in run.preview.items()}
         metrics |= dict.fromkeys(shown)
         rows.append(row | shown)
