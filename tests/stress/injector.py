@@ -259,8 +259,8 @@ class Injector:
         found = [] if is_lie else _left_behind(folder)
         # A claim that is damaged, by a lie or a twin, is taken over when it was silent for the lease of who looks.
         self._process(folder, wait=True, lease_s=0.3 if is_lie or self._plan.twin else 120.0)
-        if (content := _content(folder)) != self._undisturbed:
-            found.append(f"the rerun ended as {content}, an undisturbed run as {self._undisturbed}")
+        content = _content(folder)
+        found += [f"the rerun has another {name}" for name in content if content[name] != self._undisturbed[name]]
         if not is_lie:
             lines = read_journals(folder / "journals")
             store, key, value = _open(folder), lines[0].key, self._undisturbed["value"]
@@ -345,17 +345,20 @@ def _content(folder: Path) -> dict[str, Any]:
     ckpt = Ckpts(store).read(stats.commits[-1])
     del ckpt["lineage"]
     return {
-        "epoch": stats.commits[-1].epoch, "value": ckpt["value"], "preview": store.previews[key],
+        "epoch": stats.commits[-1].epoch, "value": ckpt["value"], "preview": store.previews.read(stats.commits[-1]),
         "ckpt": _described(ckpt),
     }
 
 
 def _described(value: Any) -> str:
     """``value`` to the bit, as text."""
+    import numpy
     import torch
 
     if isinstance(value, torch.Tensor):
         return f"{value.dtype}{tuple(value.shape)}{bytes(value.contiguous().view(-1).view(torch.uint8).tolist()).hex()}"
+    if isinstance(value, (numpy.ndarray, numpy.generic)):
+        return f"{value.dtype}{value.shape}{value.tobytes().hex()}"
     if isinstance(value, dict):
         return "{" + ",".join(f"{name!r}:{_described(item)}" for name, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
