@@ -74,7 +74,10 @@ class StatsArchive(Archive[dict[str, Any]]):
     """How far each run is: ``epoch``, ``step``, ``at`` (seconds since 1970), ``done``, times, versions."""
 
     def _load(self, key: str) -> dict[str, Any]:
-        return summary(self._store.history.stats(key))
+        stats = self._store.history.stats(key)
+        # A worker may die after it has declared a run done and before it has marked its stats.
+        is_done = stats.done or self._store.standing(key).state == "done"
+        return summary(stats) | {"done": is_done}
 
 
 class Ckpts(Archive[dict[str, Any]]):

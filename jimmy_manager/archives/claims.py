@@ -94,7 +94,8 @@ class Standing(NamedTuple):
 
     ``state`` is ``new`` (never claimed), ``held`` (by a worker that may be alive), ``dead`` (its process is
     provably gone), ``silent`` (no heartbeat for its lease), ``released``, ``retry``, ``failed``, ``done`` or
-    ``popped``. ``record`` is the highest claim, None where there is none or it is damaged.
+    ``popped``; ``dropped`` is a claim that this very process gave up, after a stall say. ``record`` is the
+    highest claim, None where there is none or it is damaged.
     """
 
     key: str
@@ -105,7 +106,7 @@ class Standing(NamedTuple):
     @property
     def is_free(self) -> bool:
         """Whether a worker may claim the next generation without being asked by a person."""
-        return self.state in ("new", "dead", "silent", "released", "retry", "popped")
+        return self.state in ("new", "dead", "dropped", "silent", "released", "retry", "popped")
 
 
 class Claims:
@@ -152,7 +153,9 @@ class Claims:
             return Standing(key, "silent" if self._is_silent(key, trace.top, raw, self.lease_s) else "held", trace)
         if record.state != "held":
             return Standing(key, record.state, trace, record)
-        if self._is_dead(record):
+        if record.owner.is_same_process(this_process()):
+            return Standing(key, "held" if is_live(record.token) else "dropped", trace, record)
+        if is_provably_dead(record.owner):
             return Standing(key, "dead", trace, record)
         is_silent = self._is_silent(key, trace.top, raw, record.lease_s)
         return Standing(key, "silent" if is_silent else "held", trace, record)
@@ -237,11 +240,6 @@ class Claims:
             except DamagedRecord:
                 break
         return records
-
-    def _is_dead(self, record: ClaimRecord) -> bool:
-        if record.owner.is_same_process(this_process()):
-            return not is_live(record.token)
-        return is_provably_dead(record.owner)
 
     def _is_silent(self, key: str, generation: int, raw: bytes, lease_s: float) -> bool:
         now = self.clock.monotonic()

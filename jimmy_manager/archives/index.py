@@ -82,7 +82,7 @@ def cache_path(store: Store) -> str | None:
 def indexed(run: Listed) -> Indexed:
     """A run as the index holds it."""
     commit, config = run.commit, dict(_leaves(run.config))
-    done = run.stats is not None and run.stats.done
+    done = run.stats is not None and (run.stats.done or run.state == "done")
     if commit is None:
         return Indexed(run.key, run.state, None, None, None, done, config, run.preview, run.damage)
     return Indexed(run.key, run.state, commit.epoch, commit.step, commit.at, done, config, run.preview, run.damage)

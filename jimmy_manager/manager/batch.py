@@ -195,7 +195,7 @@ class Batch:
             return False
         epoch = stats.commits[-1].epoch
         # Trained to the end by a worker that died before it said so: somebody has to say it.
-        is_open = standing.state in ("dead", "silent", "released", "retry")
+        is_open = standing.state in ("dead", "dropped", "silent", "released", "retry")
         return epoch > self._total or (epoch == self._total and not is_open)
 
     def _failures(self, standing: Standing) -> int:

@@ -190,7 +190,7 @@ def test_the_state_of_a_held_run_is_judged_anew_each_time(store: Store) -> None:
     settle(store)
     assert [row.state for row in assert_equal(store)] == ["held"]
     attempt.claim.drop()  # nothing changes on disk, but nobody holds it now
-    assert [row.state for row in assert_equal(store)] == ["dead"]
+    assert [row.state for row in assert_equal(store)] == ["dropped"]
     attempt = begun(store)
     attempt.claim.release()
     assert [row.state for row in assert_equal(store)] == ["released"]

@@ -222,3 +222,13 @@ def test_more_stops_by_signal_than_max_crashes_leave_a_run_free(tmp_path: Path) 
 
 if __name__ == "__main__":
     print(json.dumps(_sweep_in_children(**json.loads(sys.argv[1]))))
+
+
+def test_stalls_that_a_living_worker_noticed_itself_are_no_crashes(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    entry = store.register({"a": 1})
+    for _ in range(7):
+        claim = store.claims.take(store.standing(entry.key), entry.digest, max_crashes=5)
+        assert claim is not None
+        claim.drop()
+    assert store.standing(entry.key).state == "dropped"

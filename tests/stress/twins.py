@@ -40,7 +40,7 @@ def _reuse_generation(manager: Manager, files: Disk) -> None:
     reused = set()
 
     def next_generation(standing: Standing) -> int:
-        if standing.state not in ("dead", "silent"):
+        if standing.state not in ("dead", "dropped", "silent"):
             return standing.trace.top + 1
         reused.add(layout.claim(standing.key, standing.trace.top))
         return standing.trace.top
