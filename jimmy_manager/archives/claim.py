@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from jimmy_manager.archives import layout
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_STOP_POLL_S = 1.0
 _LIVE: set[tuple[int, str]] = set()
 
 
@@ -37,11 +39,17 @@ class Claim:
         self._claims = claims
         self._clock = claims.clock
         self._lock = threading.RLock()
+        self._is_stopping: Callable[[], bool] = lambda: False
         self._lost: str | None = None
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self.taken_at = self._renewed_at = self._clock.monotonic()
         _LIVE.add((os.getpid(), record.token))
+
+    @property
+    def claims(self) -> Claims:
+        """The claims of the store, as this worker sees them."""
+        return self._claims
 
     def check(self) -> None:
         """Return while this claim is the highest one and its lease is renewed; else raise ``ClaimLost``."""
@@ -65,11 +73,15 @@ class Claim:
             else:
                 self._lost = self._superseded()
             if self._lost is None:
-                self._replace(self.record._replace(beat=self.record.beat + 1))
+                self._replace(self.record._replace(beat=self.record.beat + 1, stopping=self._is_stopping()))
                 self._renewed_at = started
 
-    def start_heartbeat(self) -> None:
-        """Renew in the background every ``heartbeat_s`` until the claim ends."""
+    def start_heartbeat(self, is_stopping: Callable[[], bool] = lambda: False) -> None:
+        """Renew in the background every ``heartbeat_s`` until the claim ends.
+
+        Once ``is_stopping`` is true the claim says so within a second: whoever is killed after that did not crash.
+        """
+        self._is_stopping = is_stopping
         self._thread = threading.Thread(target=self._beat, name=f"heartbeat {self.key}", daemon=True)
         self._thread.start()
 
@@ -115,7 +127,12 @@ class Claim:
         self.record = record
 
     def _beat(self) -> None:
-        while not self._ended.wait(self._claims.heartbeat_s):
+        due = self._clock.monotonic() + self._claims.heartbeat_s
+        while not self._ended.wait(min(_STOP_POLL_S, self._claims.heartbeat_s)):
+            told = self.record.stopping or not self._is_stopping()
+            if told and self._clock.monotonic() < due:
+                continue
+            due = self._clock.monotonic() + self._claims.heartbeat_s
             try:
                 self.renew()
             except (StoreError, RecordError) as error:

@@ -52,7 +52,7 @@ class Trace(NamedTuple):
 class ClaimRecord(NamedTuple):
     """One claim as it stands on disk. ``at`` (seconds since 1970) is for people, never compared.
 
-    ``view`` is the mount through which its owner saw the store.
+    ``view`` is the mount through which its owner saw the store; ``stopping`` that it was asked to stop.
     """
 
     key: str
@@ -69,6 +69,7 @@ class ClaimRecord(NamedTuple):
     error: dict[str, Any] | None = None
     stats: str = ""
     view: str = ""
+    stopping: bool = False
 
     def seal(self) -> bytes:
         """The bytes of the claim file."""
@@ -128,7 +129,7 @@ class Claims:
         self.patience_s = max(min(patience_s, LONGEST_LEASE_S), self.lease_s)
         self.view = view
         self.heartbeat_s = min(heartbeat_s, self.lease_s / 4)
-        self._seen: dict[tuple[str, int], tuple[bytes, float]] = {}
+        self._seen: dict[tuple[str, int], tuple[bytes | None, float]] = {}
 
     def look(self, key: str) -> Trace:
         """List the generations of ``key``: a name that may not exist yet is never opened to find out."""
@@ -192,7 +193,20 @@ class Claims:
             standing.key, generation, digest[:32], token, state, 0, lease_s, this_process(), at, standing.state,
             self._must_settle(standing), error, stats, self.view(),
         )
-        return record if self.files.create(layout.claim(standing.key, generation), record.seal()) else None
+        return record if self._create(record) else None
+
+    def _create(self, record: ClaimRecord) -> bool:
+        name = layout.claim(record.key, record.generation)
+        try:
+            return self.files.create(name, record.seal())
+        except BaseException as error:
+            # It may be there all the same; then nobody may take it for the claim of a worker that crashed.
+            try:
+                if record.state == "held" and self.files.read(name) == record.seal():
+                    self.files.replace(name, record._replace(state="released").seal())
+            except OSError as left:
+                error.add_note(f"if {name} was created it could not be released: {left}")
+            raise
 
     def _must_settle(self, standing: Standing) -> bool:
         """Whether a lower generation may still commit, or have committed what is not listed here yet.
@@ -219,11 +233,14 @@ class Claims:
         return min(self.lease_s * 2.0 ** min(doublings, 40), self.patience_s)
 
     def _count_crashes(self, standing: Standing) -> int:
-        """How many generations in a row died provably without a commit; lost nodes end the row."""
+        """How many generations in a row died provably without a commit.
+
+        Lost nodes end the row, and so does a worker that was asked to stop and killed before it could save.
+        """
         crashes = 0
         verdict = standing.state
         for record in self._fruitless(standing):
-            if verdict != "dead":
+            if verdict != "dead" or record.stopping:
                 break
             crashes, verdict = crashes + 1, record.after
         return crashes
@@ -243,7 +260,7 @@ class Claims:
 
     def _is_silent(self, key: str, generation: int, raw: bytes, lease_s: float) -> bool:
         now = self.clock.monotonic()
-        seen, since = self._seen.get((key, generation), (b"", now))
+        seen, since = self._seen.get((key, generation), (None, now))
         if seen != raw:
             self._seen[key, generation] = (raw, now)
             return False

@@ -20,10 +20,12 @@ from jimmy_manager.grid import grid
 from jimmy_manager.manager import job_module, progress, random_state, shares
 from jimmy_manager.manager.admission import Admission
 from jimmy_manager.manager.batch import Batch
+from jimmy_manager.manager.names import check_names
 from jimmy_manager.manager.queries import Queries
 from jimmy_manager.manager.run import Run
 from jimmy_manager.manager.schedule import BatchReport, Fixed, Shuffled
 from jimmy_manager.manager.signals import StopFlag
+from jimmy_manager.manager.worker import Worker
 from jimmy_manager.targets import DEFAULT_TARGETS
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class Manager(Queries):
     choices: Any = None
     main_metric: ClassVar[str] = ""
     targets: tuple[str, ...] = ()
+    strict: ClassVar[bool | None] = None
 
     def __init__(
         self, store_dir: str | os.PathLike[str] | None = "store",
@@ -113,7 +116,11 @@ class Manager(Queries):
         An override may also canonicalise, so that several points of a grid become one run. It must be
         idempotent: its result, given again, has the same key.
         """
-        return Config(config).fill(self.defaults).allow(self.allowed_targets())
+        given = Config(config)
+        if self.strict is None:
+            check_names(given, self.defaults, type(self).__name__)
+        source = str(self.default_config or "the defaults")
+        return given.fill(self.defaults, strict=self.strict is True, source=source).allow(self.allowed_targets())
 
     def setup(self, config: Config) -> None:
         """Build what is trained (model, optimizer, data) for ``config``; called before the checkpoint is loaded."""
@@ -180,7 +187,7 @@ class Manager(Queries):
         is marked failed, ``Stopped`` after a stop signal, and what a hook raised.
         """
         total = self._total(num_epochs)
-        batch = Batch(self, Admission(self, new_fields), total, retries=retries, resume=resume)
+        batch = Batch(self, Admission(self, new_fields), Worker(self, total, retries=retries, resume=resume))
         self.progress = progress.choose(self)
         with self.stop.installed():
             try:
@@ -201,7 +208,8 @@ class Manager(Queries):
         """
         if patience is not None:
             warnings.warn("patience is deprecated; use Manager(lease_s=...)", DeprecationWarning, stacklevel=2)
-        batch = Batch(self, Admission(self, new_fields), self._total(num_epochs), retries=retries, resume=resume)
+        worker = Worker(self, self._total(num_epochs), retries=retries, resume=resume)
+        batch = Batch(self, Admission(self, new_fields), worker)
         self.progress = progress.choose(self)
         with self.stop.installed():
             try:
@@ -227,6 +235,8 @@ class Manager(Queries):
 
         Calls ``setup`` and ``load_ckpt`` and writes nothing. ``key`` may be any unique prefix.
         """
+        if self.is_training:
+            raise HookError("fetch() was called in a hook and would replace the run in training; use a second Manager")
         key = self.store.resolve(key)
         self.key = key
         self.setup(self.store.config(key).allow(self.allowed_targets()))
@@ -285,10 +295,17 @@ class Manager(Queries):
 
         Runs that differ in another field start from the same numbers, in whatever order workers train them.
         """
-        value = config.get("seed", 0)
-        if isinstance(value, bool) or not isinstance(value, int):
+        value = config.get("seed")
+        if isinstance(value, float) and value.is_integer():  # 1.0 and 1 are one value, and have one key
+            return int(value)
+        if value is not None and type(value) is not int:
             raise ConfigError(f"seed is {value!r}, it must be an int; override Manager.seed for another rule")
-        return value
+        return value or 0
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a run is in training at this moment, so that this is called in a hook."""
+        return self._run is not None
 
     def allowed_targets(self) -> tuple[str, ...]:
         """The prefixes under which a ``_target_`` may be found: ``targets``, the job's own module, and the defaults."""

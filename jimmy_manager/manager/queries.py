@@ -61,8 +61,8 @@ class Queries:
                     yield key, config
 
     def best_work(
-        self, min_epoch: int = 0, cond: Mapping[str, Any] | None = None, p_key: str = "loss_test",
-        reverse: bool | None = None,
+        self, p_key: str = "loss_test", reverse: bool | None = None, cond: Mapping[str, Any] | None = None,
+        min_epoch: int = 0,
     ) -> str:
         """The key with the lowest preview value ``p_key``; the highest with ``reverse``, as for names in acc or return.
 

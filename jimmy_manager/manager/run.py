@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ class Run:
         self.claim = claim
         self.train_s = 0.0
         self.eval_s = 0.0
+        self.saves = 0
         self._attempt = Attempt(store.history, claim, run=provenance)
         self._resume = resume
 
@@ -54,11 +56,12 @@ class Run:
             epoch=epoch, train_s=self.train_s, eval_s=self.eval_s, preview=shown, figures=figures,
             checkpoint=lambda file: checkpoints.save_packed(packed, file),
         )
+        self.saves += 1
 
     @property
     def is_saved(self) -> bool:
         """Whether this generation has a commit of its own."""
-        return self._attempt.is_saved
+        return self.saves > 0
 
     def finish(self) -> None:
         """Declare the run done with its newest commit."""
@@ -81,14 +84,15 @@ def drive(manager: Manager, run: Run, config: Config, total: int) -> str:
 def _drive_once(manager: Manager, run: Run, config: Config, total: int) -> str:
     shares.apply_threads(manager.threads)
     random_state.seed(manager.seed(config))
-    manager.key = run.key
+    # Of the run before nothing may be left, whatever an override does not call.
+    manager.key, manager.config, manager.epoch, manager.ckpt, manager.preview = run.key, config, 0, {}, {}
     manager.setup(config.clone())
     manager.key = run.key  # whatever setup made of the configuration
     run.adopt()
     if not _load(manager, run):
         manager.init_ckpt()
         _evaluate(manager, run)
-        manager.save_ckpt()
+        _save(manager, run)
     manager.progress.begin_run(run.key, config, manager.epoch, total)
     saved_at = manager.epoch
     while manager.epoch < total:
@@ -99,11 +103,11 @@ def _drive_once(manager: Manager, run: Run, config: Config, total: int) -> str:
         if is_due(manager.epoch, manager.eval_interval, total):
             _evaluate(manager, run)
         if is_due(manager.epoch, manager.save_interval, total):
-            manager.save_ckpt()
+            _save(manager, run)
             saved_at = manager.epoch
         manager.progress.after_epoch(run.key, manager.epoch, total, manager.preview)
     if saved_at != manager.epoch or (manager.epoch >= total and not run.is_saved):
-        manager.save_ckpt()
+        _save(manager, run)
     if manager.epoch < total:
         return "stopped"
     run.finish()
@@ -139,6 +143,16 @@ def _train(manager: Manager, run: Run) -> None:
     run.train_s = blended(run.train_s, clock.monotonic() - started)
 
 
+def _save(manager: Manager, run: Run) -> None:
+    before = run.saves
+    manager.save_ckpt()
+    if run.saves == before:
+        raise HookError(
+            f"{type(manager).__name__}.save_ckpt() saved nothing: it has to end with super().save_ckpt(), "
+            f"or run {run.key} could never be resumed or fetched"
+        )
+
+
 def _evaluate(manager: Manager, run: Run) -> None:
     clock = manager.store.claims.clock
     started = clock.monotonic()
@@ -149,4 +163,4 @@ def _evaluate(manager: Manager, run: Run) -> None:
     if not isinstance(record, Mapping):
         raise HookError(f"{type(manager).__name__}.eval() returned {type(record).__name__}, it must be a dict or None")
     manager.preview.update(record)
-    manager.ckpt.setdefault("eval_records", {})[manager.epoch] = dict(record)
+    manager.ckpt.setdefault("eval_records", {})[manager.epoch] = copy.deepcopy(dict(record))

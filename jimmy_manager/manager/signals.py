@@ -6,11 +6,13 @@ at once, for people who are at the keyboard and mean it.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
@@ -21,6 +23,9 @@ class StopFlag:
     def __init__(self) -> None:
         self.reason = ""
         self._depth = 0
+        self._pid = 0
+        self._interrupts = 0
+        self._before: dict[int, Any] = {}
 
     def __bool__(self) -> bool:
         return bool(self.reason)
@@ -34,26 +39,41 @@ class StopFlag:
         """Catch the signals inside the block, and restore what was there before.
 
         Does nothing outside the main thread, where Python delivers no signals, and inside another such block.
+        A Manager that is used in a hook of another one hands the signals on to it.
         """
         self._depth += 1
         try:
             if self._depth > 1 or threading.current_thread() is not threading.main_thread():
                 yield
                 return
-            self.reason = ""
-            before = {number: signal.signal(number, self._catch) for number in STOPPING}
+            self.reason, self._interrupts, self._pid = "", 0, os.getpid()
+            self._before = {number: signal.signal(number, self._catch) for number in STOPPING}
             try:
                 yield
             finally:
-                for number, handler in before.items():
+                for number, handler in self._before.items():
                     # None: set from outside Python, which signal.signal cannot put back.
                     signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         finally:
             self._depth -= 1
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        name = signal.Signals(number).name
-        if number == signal.SIGINT and self.reason == name:
+        if os.getpid() != self._pid:
+            self._catch_in_child(number)
+            return
+        outer = getattr(self._before.get(number), "__self__", None)
+        if isinstance(outer, StopFlag):
+            outer._catch(number, frame)
+        self._interrupts += number == signal.SIGINT
+        self.set(signal.Signals(number).name)
+        if self._interrupts > 1:
             raise KeyboardInterrupt
-        self.set(name)
+
+    def _catch_in_child(self, number: int) -> None:
+        """A process that a hook has forked is not the worker: it can be terminated.
+
+        The other signals go to a whole job at once; a data loader that died of them would fail its run.
+        """
+        if number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)

@@ -1,0 +1,195 @@
+"""One configuration in the hands of one worker: claimed, trained, and ended so that others know what came of it.
+
+================================  =============================================================
+what ended the training           what becomes of the claim
+================================  =============================================================
+the last epoch was committed      ``done``
+a stop signal                     ``released``: anybody goes on at once
+an exception of a hook            ``failed`` with its traceback, until somebody asks for a retry
+an exception after a stop signal  ``released``: what stops a job breaks its helpers, too
+a file system that refused        ``released``, and the error ends the worker: no run is to blame
+Ctrl-C, twice                     ``released``, and the interrupt goes on
+another worker's higher claim     nothing is written
+================================  =============================================================
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jimmy_manager.archives.claim import Claim
+from jimmy_manager.archives.claims import Standing
+from jimmy_manager.archives.history import Stats
+from jimmy_manager.archives.janitor import Janitor
+from jimmy_manager.archives.registry import Registered
+from jimmy_manager.config import Config
+from jimmy_manager.errors import (
+    ClaimLost,
+    DamagedRecord,
+    HookError,
+    RecordError,
+    Stopped,
+    StoreError,
+    UnreadableRecord,
+)
+from jimmy_manager.manager import provenance
+from jimmy_manager.manager.run import Run, drive
+
+if TYPE_CHECKING:
+    from jimmy_manager.manager.manager import Manager
+
+log = logging.getLogger(__name__)
+
+_LONGEST_TRACEBACK = 20_000
+
+
+class Outcome(NamedTuple):
+    """How it went with one configuration: ``done``, ``skipped``, ``busy``, ``failed`` or ``stopped``.
+
+    ``error`` is what failed now; a run that had failed before has none.
+    """
+
+    state: str
+    key: str
+    error: Exception | None = None
+    standing: Standing | None = None
+
+
+class Worker:
+    """Trains configurations to ``total`` epochs for a Manager; tries one that fails ``retries`` times more."""
+
+    def __init__(self, manager: Manager, total: int, *, retries: int = 0, resume: bool = True) -> None:
+        self._manager = manager
+        self._store = manager.store
+        self._total = total
+        self._retries = retries
+        self._resume = resume
+        self._janitor = Janitor(manager.store)
+        self._untidy: set[str] = set()
+
+    def work_on(self, entry: Registered, config: Config) -> Outcome:
+        """Claim and train one configuration, if it is to be had and not complete."""
+        while True:
+            outcome = self._try(entry, config)
+            if outcome.error is None or self._manager.stop or not self._may_retry(entry.key):
+                return outcome
+
+    def _try(self, entry: Registered, config: Config) -> Outcome:
+        try:
+            claim = self._claim(entry)
+        except DamagedRecord as error:  # of this run alone: the others can be trained
+            return Outcome("failed", entry.key, error)
+        return claim if isinstance(claim, Outcome) else self._train(claim, config)
+
+    def _claim(self, entry: Registered) -> Claim | Outcome:
+        claims = self._store.claims
+        standing = claims.standing(entry.key)
+        if self._is_complete(standing):
+            return Outcome("skipped", entry.key)
+        if standing.state == "held":
+            return Outcome("busy", entry.key, standing=standing)
+        if standing.state == "failed" and self._failures(standing) > self._retries:
+            return Outcome("failed", entry.key, standing=standing)
+        if standing.record is not None and not entry.digest.startswith(standing.record.digest):
+            reason = "was claimed for a configuration other than the one in its record"
+            raise DamagedRecord(f"run {entry.key} {reason}; run 'jimmy check'")
+        claim = claims.take(standing, entry.digest, max_crashes=self._manager.max_crashes)
+        if claim is None:
+            standing = claims.standing(entry.key)
+            return Outcome("failed" if standing.state == "failed" else "busy", entry.key, standing=standing)
+        return claim
+
+    def _train(self, claim: Claim, config: Config) -> Outcome:
+        manager, key = self._manager, claim.key
+        state, message, error = "stopped", "", None
+        try:
+            claim.start_heartbeat(lambda: bool(manager.stop))
+            facts = provenance.of_run(type(manager), manager.device, manager.threads)
+            state = drive(manager, Run(self._store, claim, facts, resume=self._resume), config, self._total)
+            if state == "stopped":
+                claim.release()
+        except ClaimLost as lost:
+            state, message = "lost", str(lost)
+        except (StoreError, UnreadableRecord) as refused:
+            _end(claim.release, refused)
+            raise
+        except (Exception, SystemExit) as raised:  # noqa: BLE001  # whatever a hook of the user's raises is the run's failure
+            state, message, error = self._fail(claim, raised)
+        except BaseException as interrupt:
+            _end(claim.release, interrupt)
+            raise
+        finally:
+            claim.drop()
+        manager.progress.end_run(key, state, message)
+        if state == "done" and claim.generation > 1:
+            self._tidy(key)
+        return Outcome("busy" if state == "lost" else state, key, error)
+
+    def _fail(self, claim: Claim, raised: Exception | SystemExit) -> tuple[str, str, Exception | None]:
+        description = describe(raised)
+        message = f"{description['type']}: {description['message']}"
+        if self._manager.stop or isinstance(raised, Stopped):
+            log.warning("run %s was stopped, and not saved at the end: %s", claim.key, message)
+            _end(claim.release, raised)
+            return "stopped", message, None
+        _end(lambda: claim.fail(description), raised)
+        if isinstance(raised, SystemExit):  # as it is, it would end the worker as if nothing had happened
+            error = HookError(f"a hook of run {claim.key} left by sys.exit({raised.code!r})")
+            error.__cause__ = raised
+            return "failed", message, error
+        return "failed", message, raised
+
+    def _tidy(self, key: str) -> None:
+        """Sweep the superseded files of finished runs; where listings lag that takes more than one look."""
+        self._untidy.add(key)
+        try:
+            self._untidy -= {each for each in self._untidy if self._janitor.tidy(each)}
+        except (StoreError, RecordError) as error:  # the run is done all the same, and 'jimmy prune' can do it later
+            log.warning("%s", error)
+
+    def _is_complete(self, standing: Standing) -> bool:
+        if not self._resume or not standing.trace.stats:
+            return False
+        try:
+            stats: Stats | None = self._store.history.read_stats(standing.key, standing.trace.stats[-1])
+        except DamagedRecord:  # or changing at this moment: read it by the careful rules
+            stats = self._store.committed(standing.key)
+        if stats is None or not stats.commits:
+            return False
+        epoch = stats.commits[-1].epoch
+        # Trained to the end by a worker that died before it said so: somebody has to say it.
+        is_open = standing.state in ("dead", "dropped", "silent", "released", "retry")
+        return epoch > self._total or (epoch == self._total and not is_open)
+
+    def _may_retry(self, key: str) -> bool:
+        standing = self._store.standing(key)
+        return standing.state == "failed" and self._failures(standing) <= self._retries
+
+    def _failures(self, standing: Standing) -> int:
+        """How many of the newest generations in a row failed."""
+        failures, record = 0, standing.record
+        while record is not None and record.state == "failed":
+            failures += 1
+            below = record.generation - 1
+            record = self._store.claims.read(standing.key, below) if below in standing.trace.claims else None
+        return failures
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """An exception as a claim keeps it: ``type``, ``message`` and ``traceback``."""
+    try:
+        message = str(error)
+    except Exception as worse:  # noqa: BLE001  # a user's exception may fail at anything
+        message = f"(its text cannot be had: {type(worse).__name__})"
+    text = "".join(traceback.format_exception(error))
+    return {"type": type(error).__name__, "message": message[:2000], "traceback": text[-_LONGEST_TRACEBACK:]}
+
+
+def _end(end: Callable[[], None], cause: BaseException) -> None:
+    try:
+        end()
+    except (StoreError, RecordError) as error:
+        cause.add_note(f"its claim could not be ended either: {error}")
