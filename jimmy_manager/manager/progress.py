@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from jimmy_manager.manager.schedule import BatchReport
@@ -12,14 +14,13 @@ from jimmy_manager.manager.schedule import BatchReport
 if TYPE_CHECKING:
     from jimmy_manager.manager.manager import Manager
 
+log = logging.getLogger(__name__)
+
 _METRICS = ("loss", "acc")
 
 
 class Progress:
     """Told by ``Manager`` what happens; every method may be left out by a subclass."""
-
-    is_chosen = False
-    """Whether ``choose`` made it; any other one was set by a user, who wants to keep it."""
 
     def begin_batch(self, total: int | None) -> None:
         """A batch of ``total`` configurations begins; None where nobody knows how many."""
@@ -43,25 +44,76 @@ class Progress:
         """Give the terminal back; may be called any number of times."""
 
 
+class Guarded(Progress):
+    """Passes every call on to ``inner`` until one fails: that is logged once, and nothing is told from then on.
+
+    A terminal that went away, or a mistake in a display of the user's own, must never decide about a run.
+    """
+
+    def __init__(self, inner: Progress, *, is_chosen: bool = False) -> None:
+        self.inner = inner
+        self.is_chosen = is_chosen
+        self._is_silent = False
+
+    def begin_batch(self, total: int | None) -> None:
+        self._tell("begin_batch", total)
+
+    def begin_run(self, key: str, config: Mapping[str, Any], epoch: int, last: int) -> None:
+        self._tell("begin_run", key, config, epoch, last)
+
+    def after_epoch(self, key: str, epoch: int, last: int, preview: Mapping[str, Any]) -> None:
+        self._tell("after_epoch", key, epoch, last, preview)
+
+    def end_run(self, key: str, state: str, message: str = "") -> None:
+        self._tell("end_run", key, state, message)
+
+    def after_config(self, report: BatchReport) -> None:
+        self._tell("after_config", report)
+
+    def end_batch(self, report: BatchReport) -> None:
+        self._tell("end_batch", report)
+
+    def close(self) -> None:
+        self._tell("close")
+
+    def _tell(self, what: str, *arguments: Any) -> None:
+        if self._is_silent:
+            return
+        try:
+            getattr(self.inner, what)(*arguments)
+        except Exception as error:  # a display is told what happens, and has no say in it
+            self._is_silent = True
+            reason = f"{what}() raised {type(error).__name__}: {error}"
+            log.warning("progress is shown no longer: %s.%s", type(self.inner).__name__, reason, exc_info=error)
+            with suppress(Exception):  # what it holds of the terminal; it failed a moment ago
+                self.inner.close()
+
+
 def choose(manager: Manager) -> Progress:
-    """The Progress for one call of ``process`` or ``batch``: bars on a terminal, lines elsewhere, else nothing."""
-    current, stream = manager.progress, sys.stderr
-    if type(current) is not Progress and not current.is_chosen:
-        return current
-    if not manager.verbose or stream is None:
+    """The Progress for one call of ``process`` or ``batch``: bars on a terminal, lines elsewhere, else nothing.
+
+    One that a user has set is kept. All are ``Guarded``.
+    """
+    current = manager.progress
+    if isinstance(current, Guarded):
+        if not current.is_chosen:
+            return current
+    elif type(current) is not Progress:
+        return Guarded(current)
+    return Guarded(_chosen(manager), is_chosen=True)
+
+
+def _chosen(manager: Manager) -> Progress:
+    stream = sys.stderr
+    if not manager.verbose or stream is None or stream.closed:
         return Progress()
-    chosen: Progress
     if stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
         from jimmy_manager.manager.progress_bars import ProgressBars
 
-        chosen = ProgressBars(manager.stop, manager.disp_interval, manager.main_metric)
-    else:
-        from jimmy_manager.manager.progress_lines import ProgressLines
+        return ProgressBars(manager.stop, manager.disp_interval, manager.main_metric)
+    from jimmy_manager.manager.progress_lines import ProgressLines
 
-        clock = manager.store.claims.clock
-        chosen = ProgressLines(manager.stop, manager.disp_interval, manager.main_metric, clock=clock)
-    chosen.is_chosen = True
-    return chosen
+    return ProgressLines(manager.stop, manager.disp_interval, manager.main_metric, clock=manager.store.claims.clock)
 
 
 def metric(preview: Mapping[str, Any], name: str = "") -> str:

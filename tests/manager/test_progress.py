@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import io
+import logging
+import math
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +20,7 @@ from rich.console import Console
 from jimmy_manager import Config, Manager
 from jimmy_manager.archives.clock import Clock
 from jimmy_manager.manager import progress
-from jimmy_manager.manager.progress import Progress
+from jimmy_manager.manager.progress import Guarded, Progress
 from jimmy_manager.manager.progress_bars import ProgressBars
 from jimmy_manager.manager.progress_lines import ProgressLines
 from jimmy_manager.manager.schedule import BatchReport
@@ -218,12 +224,12 @@ def test_a_manager_draws_bars_on_a_terminal_and_gives_it_back(tmp_path: Path, mo
     monkeypatch.setenv("TERM", "xterm")
     manager = Tiny(tmp_path, device="cpu")
     manager.sweep({"lr": [1, 2]})
-    assert isinstance(manager.progress, ProgressBars)
+    assert isinstance(manager.progress.inner, ProgressBars)
     assert "2 done, 0 complete before" in stream.getvalue()
     assert stream.getvalue().count("\x1b[?25l") == stream.getvalue().count("\x1b[?25h")
     monkeypatch.setenv("TERM", "dumb")
     manager.sweep({"lr": [1, 2, 3]})
-    assert isinstance(manager.progress, ProgressLines)
+    assert isinstance(manager.progress.inner, ProgressLines)
 
 
 def test_a_progress_of_the_users_own_is_kept(tmp_path: Path) -> None:
@@ -237,8 +243,83 @@ def test_a_progress_of_the_users_own_is_kept(tmp_path: Path) -> None:
     manager = Tiny(tmp_path, device="cpu")
     manager.progress = mine = Mine()
     manager.process({"lr": 1})
-    assert manager.progress is mine
-    assert mine.ends == ["done"]
+    manager.process({"lr": 2})
+    assert isinstance(manager.progress, Guarded)
+    assert manager.progress.inner is mine
+    assert mine.ends == ["done", "done"]
+
+
+class Broken(Progress):
+    """Raises in every method from the call ``fails_from`` on, closing included."""
+
+    def __init__(self, fails_from: float) -> None:
+        self.calls: list[str] = []
+        self._fails_from = fails_from
+
+    def __getattribute__(self, name: str) -> Any:
+        if not name.startswith("_") and hasattr(Progress, name):
+            self.calls.append(name)
+            if len(self.calls) >= self._fails_from:
+                raise ZeroDivisionError(f"in {name}")
+        return object.__getattribute__(self, name)
+
+
+def test_a_progress_that_fails_at_any_call_changes_no_run_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    def calls_of(fails_from: float) -> list[str]:
+        caplog.clear()
+        manager = Tiny(None, device="cpu")
+        manager.progress = broken = Broken(fails_from)
+        report = manager.batch([{"lr": 1}, {"lr": 2}, {"bad": True}], max_errors=9)
+        assert (len(report.done), len(report.failed)) == (2, 1)
+        return broken.calls
+
+    def told() -> list[str]:
+        return [text for text in map(logging.LogRecord.getMessage, caplog.records) if "no longer" in text]
+
+    whole = calls_of(math.inf)
+    assert (set(whole), told()) == ({name for name in vars(Progress) if not name.startswith("_")}, [])
+    for number, name in enumerate(whole, 1):
+        assert calls_of(number) == [*whole[:number], "close"]
+        assert told() == [f"progress is shown no longer: Broken.{name}() raised ZeroDivisionError: in {name}"]
+
+
+ON_A_TERMINAL = """
+import signal, sys, time
+from pathlib import Path
+from jimmy_manager import Manager
+
+class Slow(Manager):
+    num_epochs = 3
+    def train(self):
+        Path("training").touch()
+        if self.config.i:
+            while not Path("gone").exists():
+                time.sleep(0.01)
+        time.sleep(0.3)
+    def eval(self):
+        return {"loss": 0.5}
+
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+Path("report").write_text(str(Slow("store", device="cpu").sweep({"i": [0, 1, 2]}, order="given", max_errors=9)))
+"""
+
+
+def test_a_terminal_that_goes_away_costs_no_run(tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_A_TERMINAL], stdin=slave, stdout=slave, stderr=slave, env=environment,
+        start_new_session=True, cwd=tmp_path,
+    )  # fmt: skip
+    os.close(slave)
+    shown = b""
+    while b"done" not in shown:  # the line of the first run
+        shown += os.read(master, 65536)
+    os.close(master)
+    (tmp_path / "gone").touch()
+    process.wait(timeout=60)
+    assert b"all runs" in shown
+    assert (tmp_path / "report").read_text().startswith("3 done, 0 complete before")
 
 
 def test_a_manager_names_its_main_metric(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
