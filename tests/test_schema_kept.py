@@ -56,3 +56,11 @@ def test_a_rename_that_would_merge_two_meanings_is_still_refused() -> None:
 def test_kept_is_refused_on_a_rename() -> None:
     with pytest.raises(SchemaError, match="takes no into and no kept"):
         Ledger([{"rename": "a", "to": "b", "kept": True}])
+
+
+def test_undo_takes_the_newest_entry_back() -> None:
+    ledger = Ledger().add("beta", 0.5)
+    assert ledger.undo() == Ledger()
+    assert ledger.undo().add("beta", 0.9).shown_form({"a": 1}) == {"a": 1, "beta": 0.9}
+    with pytest.raises(SchemaError, match="nothing to undo"):
+        Ledger().undo()

@@ -115,8 +115,11 @@ def _preview(store: Store, key: str, stats: Stats) -> dict[str, Any]:
 
     try:
         return read(stats.commits[-1])
-    except DamagedRecord:  # replaced by a later commit since the listing, or damaged indeed
-        return store.history.newest(key, read)
+    except DamagedRecord as damage:  # replaced by a later commit since the listing, or damaged indeed
+        commit, preview = store.history.newest(key, lambda commit: (commit, read(commit)))
+        if commit.order < stats.commits[-1].order:  # results of another epoch than the one that is shown
+            raise damage
+        return preview
 
 
 def _parsed(store: Store, archive: str, shard: str) -> Iterator[layout.Parsed]:

@@ -126,6 +126,12 @@ class Ledger:
         """
         return self._with({"remove": field, "value": value, "into": into})
 
+    def undo(self) -> Ledger:
+        """Return the ledger without its newest entry: runs that were registered under it show what is stored."""
+        if not self._entries:
+            raise SchemaError("the schema ledger is empty, there is nothing to undo")
+        return Ledger(self._entries[:-1])
+
     def key_form(self, config: Mapping[str, object]) -> dict[str, Plain]:
         """Return the form of ``config`` that is hashed and stored, as a fresh, plain tree.
 
