@@ -54,8 +54,10 @@ class ProgressLines(Progress):
             self._tell(f"{key} {self._at}")
 
     def end_run(self, key: str, state: str, message: str = "") -> None:
-        took = duration(self._clock.monotonic() - self._began)
-        self._tell(f"{key} {state}, {self._at}, {took}" + (f": {plain(message)}" if message else ""))
+        # A hook may fail before there is an epoch to tell of.
+        facts = [self._at, duration(self._clock.monotonic() - self._began)] if self._at else []
+        self._tell(", ".join([f"{key} {state}", *facts]) + (f": {plain(message)}" if message else ""))
+        self._at = ""
 
     def end_batch(self, report: BatchReport) -> None:
         self._tell(str(report))

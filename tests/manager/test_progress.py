@@ -347,3 +347,10 @@ def test_busy_runs_are_told_while_the_batch_goes_on(tmp_path: Path) -> None:
     claim.drop()
     assert mine.busy[0] == 1
     assert (len(report.done), report.busy) == (1, [held.key])
+
+
+def test_a_line_of_a_run_that_failed_before_its_first_epoch_tells_of_no_epoch() -> None:
+    stream = io.StringIO()
+    lines = ProgressLines(StopFlag(), stream=stream, clock=Steps(1.0))
+    lines.end_run("abcdef12", "failed", "TypeError: no width")
+    assert stream.getvalue().rstrip().endswith("abcdef12 failed: TypeError: no width")
