@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from jimmy_manager.errors import ConfigError, UnknownField
-from jimmy_manager.nesting import cleaned, split_path
+from jimmy_manager.nesting import cleaned, flattened, split_path
 from jimmy_manager.targets import DEFAULT_TARGETS, find_target
 from jimmy_manager.values import normalize_text
 
@@ -79,7 +79,7 @@ class Config(dict[str, Any]):
         >>> Config({'optim': {'lr': 0.1, 'betas': [0.9, 0.99]}, 'extra': {}}).flatten()
         {'optim.lr': 0.1, 'optim.betas': [0.9, 0.99], 'extra': {}}
         """
-        return dict(_leaves(self, ""))
+        return {path: _plain(value) for path, value in flattened(self)}
 
     def asdict(self) -> dict[str, Any]:
         """Return a deep copy made of plain dicts and lists."""
@@ -360,15 +360,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list) else value
-
-
-def _leaves(config: Config, above: str) -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        path = f"{above}.{name}" if above else name
-        if isinstance(value, Config) and value:
-            yield from _leaves(value, path)
-        else:
-            yield path, _plain(value)
 
 
 def _mapping(fields: Any) -> dict[str, Any]:

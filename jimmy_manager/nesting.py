@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jimmy_manager.errors import ConfigError
@@ -50,6 +51,19 @@ def nest_names(fields: dict[Any, Any], path: str = "") -> dict[str, Any]:
             branch = {name: branch}
         _merge_once(nested, branch, path)
     return nested
+
+
+def flattened(fields: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested ``fields`` by dotted path; lists and empty mappings are leaves.
+
+    >>> dict(flattened({'optim': {'lr': 0.1, 'betas': [0.9, 0.99]}, 'extra': {}}))
+    {'optim.lr': 0.1, 'optim.betas': [0.9, 0.99], 'extra': {}}
+    """
+    for name, value in fields.items():
+        if isinstance(value, dict) and value:
+            yield from flattened(value, f"{above}{name}.")
+        else:
+            yield above + name, value
 
 
 def _needs_nesting(value: object) -> bool:

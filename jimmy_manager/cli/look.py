@@ -22,7 +22,8 @@ from jimmy_manager.errors import NoRecord
 from jimmy_manager.keys import explain
 from jimmy_manager.manager.plain_text import plain, plain_lines
 from jimmy_manager.manager.progress import duration
-from jimmy_manager.results.table import STATES, flattened
+from jimmy_manager.nesting import flattened
+from jimmy_manager.results.table import STATES
 
 if TYPE_CHECKING:
     from jimmy_manager.archives.store import Store

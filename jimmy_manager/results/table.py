@@ -7,7 +7,7 @@ them claim one name, the first of this order keeps it, and the other is ``config
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jimmy_manager.archives.cache import Indexed
@@ -96,15 +96,6 @@ def table_of(runs: Sequence[Indexed]) -> Table:
         metrics |= dict.fromkeys(shown)
         rows.append(row | shown)
     return Table(rows, tuple(field_names.values()), tuple(metrics), tuple(damage))
-
-
-def flattened(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of a nested configuration by dotted path; lists and empty mappings are leaves."""
-    for name, value in config.items():
-        if isinstance(value, dict) and value:
-            yield from flattened(value, f"{path}{name}.")
-        else:
-            yield path + name, value
 
 
 def _varies(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
