@@ -20,7 +20,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from jimmy_manager.errors import AmbiguousKey, ConfigError, KeyNotFound
+from jimmy_manager.errors import ConfigError
 from jimmy_manager.values import MAX_DEPTH, MAX_INT_BITS, join_path, normalize
 
 DIGEST_LEN = 64
@@ -61,26 +61,6 @@ def lengths(key_len: int) -> tuple[int, ...]:
     if not isinstance(key_len, int) or not 1 <= key_len <= DIGEST_LEN:
         raise ConfigError(f"key_len {key_len!r} is not an integer from 1 to {DIGEST_LEN}")
     return (*range(key_len, DIGEST_LEN, 4), DIGEST_LEN)
-
-
-def resolve(prefix: str, keys: Iterable[str]) -> str:
-    """Return the one key that starts with ``prefix``; a whole key is found even where longer ones start with it.
-
-    Raises KeyNotFound, or AmbiguousKey with the first few candidates.
-
-    >>> resolve('ab', ['abcd0123', 'ef012345'])
-    'abcd0123'
-    """
-    wanted = prefix.lower()
-    found = [key for key in keys if key.startswith(wanted)]
-    if wanted in found:
-        return wanted
-    if not found or not wanted:
-        raise KeyNotFound(f"no run has a key that starts with {prefix!r}")
-    if len(found) > 1:
-        shown = ", ".join(sorted(found)[:5]) + (", ..." if len(found) > 5 else "")
-        raise AmbiguousKey(f"{len(found)} runs have keys that start with {prefix!r}: {shown}")
-    return found[0]
 
 
 class Difference(NamedTuple):

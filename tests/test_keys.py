@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jimmy_manager.errors import AmbiguousKey, ConfigError, KeyNotFound
-from jimmy_manager.keys import canonical, digest, explain, lengths, resolve
+from jimmy_manager.errors import ConfigError
+from jimmy_manager.keys import canonical, digest, explain, lengths
 
 GOLDEN = Path(__file__).parent / "golden" / "keys.json"
 ROOT = Path(__file__).resolve().parents[1]
@@ -566,19 +566,6 @@ def test_a_key_becomes_longer_by_four_digits() -> None:
     for wrong in (0, 65, 8.0, "8"):
         with pytest.raises(ConfigError, match="key_len"):
             lengths(wrong)
-
-
-def test_a_prefix_finds_its_key() -> None:
-    keys = ["abcd1234", "abcd12345678", "abef0000"]
-    assert resolve("abe", keys) == "abef0000"
-    assert resolve("ABE", keys) == "abef0000"
-    assert resolve("abcd1234", keys) == "abcd1234"
-    assert resolve("abcd12345", iter(keys)) == "abcd12345678"
-    with pytest.raises(AmbiguousKey, match="3 runs have keys that start with 'ab': abcd1234, abcd12345678, abef0000"):
-        resolve("ab", keys)
-    for unknown in ("ff", ""):
-        with pytest.raises(KeyNotFound, match="no run has a key that starts with"):
-            resolve(unknown, keys)
 
 
 @pytest.mark.parametrize(
