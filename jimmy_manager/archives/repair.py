@@ -1,4 +1,4 @@
-"""Mends what an audit found. Nothing readable is ever deleted here.
+"""Mends what an audit found. Nothing that a reader would use is ever deleted here.
 
 What is damaged goes to ``damaged/``, and only where no worker can be writing it; what is superseded goes as
 the janitor decides. Each repair beside live and stalled workers:

@@ -14,7 +14,7 @@ from jimmy_manager.manager.plain_text import plain
 
 @click.command()
 @store_option
-@click.option("--fix", is_flag=True, help="Repair what can be repaired; nothing that can be read is deleted.")
+@click.option("--fix", is_flag=True, help="Repair what can be repaired; nothing that a reader would use is deleted.")
 @click.option("--quick", is_flag=True, help="Compare sizes only, instead of reading every checkpoint.")
 @json_option
 @click.pass_context
