@@ -75,9 +75,7 @@ class StatsArchive(Archive[dict[str, Any]]):
 
     def _load(self, key: str) -> dict[str, Any]:
         stats = self._store.history.stats(key)
-        # A worker may die after it has declared a run done and before it has marked its stats.
-        is_done = stats.done or self._store.standing(key).state == "done"
-        return summary(stats) | {"done": is_done}
+        return summary(stats) | {"done": self._store.is_done(stats)}
 
 
 class Ckpts(Archive[dict[str, Any]]):
@@ -88,6 +86,8 @@ class Ckpts(Archive[dict[str, Any]]):
 
     def read(self, commit: Commit) -> dict[str, Any]:
         """The checkpoint of one commit, verified before torch sees it."""
+        if not commit.has_ckpt:
+            raise checkpoints.left_out(commit.key)
         with self._store.history.open(commit.ckpt_name, commit.ckpt) as file:
             return checkpoints.load(file, commit.ckpt_name)
 

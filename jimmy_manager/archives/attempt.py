@@ -119,7 +119,7 @@ class Attempt:
             raise ClaimLost(f"run {self.key}: generation {self.generation} has no commit of its own to finish with")
 
     def _declare_done(self, stats: Stats) -> None:
-        claims = self.claim._claims
+        claims = self.claim.claims
         record = self.claim.record._replace(
             generation=self.generation + 1, state="done", beat=0, at=round(claims.clock.now(), 3), after="held",
             settle=False, stats=stats.digest(),

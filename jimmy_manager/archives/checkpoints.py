@@ -57,6 +57,14 @@ def load(file: BinaryIO, name: str) -> dict[str, Any]:
     return loaded
 
 
+def left_out(key: str) -> CheckpointError:
+    """The error for run ``key``, which is here without its checkpoint."""
+    return CheckpointError(
+        f"run {key} was exported without its checkpoint, so it can be looked at, but neither continued nor fetched; "
+        "import an export that has the checkpoints, or train it anew from nothing (resume=False, --fresh)"
+    )
+
+
 def pack(value: Any, path: str = "", depth: int = 0) -> Any:
     """``value`` with everything replaced that ``torch.load(weights_only=True)`` would refuse."""
     kind = type(value)

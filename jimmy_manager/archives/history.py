@@ -52,6 +52,11 @@ class Commit(NamedTuple):
         return (self.generation, self.number)
 
     @property
+    def has_ckpt(self) -> bool:
+        """Whether there is a checkpoint; an import of what was exported without has an empty file in its place."""
+        return self.ckpt.size > 0
+
+    @property
     def ckpt_name(self) -> str:
         return layout.ckpt(self.key, self.generation, self.number)
 

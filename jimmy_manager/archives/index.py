@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from jimmy_manager.archives import layout
 from jimmy_manager.archives.cache import Broken, Cache, Indexed, Seen, Unavailable
 from jimmy_manager.archives.listing import Listed, read_all, read_shard
+from jimmy_manager.nesting import flattened
 
 if TYPE_CHECKING:
     from jimmy_manager.archives.store import Store
@@ -64,14 +65,14 @@ def read_plainly(store: Store) -> list[Indexed]:
 
 def cache_path(store: Store) -> str | None:
     """The file of the index; None for a store in memory and where there is no place for a cache."""
-    if store.directory is None or store._info is None:
+    if store.directory is None or not store.exists:
         return None
     base = os.environ.get("XDG_CACHE_HOME", "")
     folder = Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()
     # A home directory may be shared by nodes, and a copy of a store has its id as well.
     real = os.path.realpath(store.directory)
     place = hashlib.sha256(f"{socket.gethostname()}\0{real}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    name = re.sub(r"[^0-9a-zA-Z]", "_", store._info.id)[:64]
+    name = re.sub(r"[^0-9a-zA-Z]", "_", store.info.id)[:64]
     try:
         (folder / "jimmy_manager").mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:
@@ -81,7 +82,7 @@ def cache_path(store: Store) -> str | None:
 
 def indexed(run: Listed) -> Indexed:
     """A run as the index holds it."""
-    commit, config = run.commit, dict(_leaves(run.config))
+    commit, config = run.commit, dict(flattened(run.config))
     done = run.stats is not None and (run.stats.done or run.state == "done")
     if commit is None:
         return Indexed(run.key, run.state, None, None, None, done, config, run.preview, run.damage)
@@ -212,14 +213,6 @@ def _signature(entry: os.DirEntry[str]) -> list[int]:
     except FileNotFoundError:  # replaced since it was listed: it changes with every look
         return [time.time_ns(), 0, 0]
     return [stat.st_mtime_ns, stat.st_size, stat.st_ino]
-
-
-def _leaves(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{path}{name}.")
-        else:
-            yield path + name, value
 
 
 @contextmanager

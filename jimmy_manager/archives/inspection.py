@@ -182,7 +182,7 @@ class _Run:
         for other in self.shorter:
             if self.digest and self.digest == _digest_of(self.store, other):
                 self._note("mismatch", name, f"one configuration has two keys: run {other} holds it as well")
-        if len(self.key) not in self.store.registry._lengths:
+        if len(self.key) not in self.store.registry.lengths:
             self._note("mismatch", name, f"its key has {len(self.key)} digits, which no key of this store can have")
 
     def _check_claims(self, standing: Standing) -> None:

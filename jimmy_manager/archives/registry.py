@@ -37,7 +37,7 @@ class Registry:
     def __init__(self, claims: Claims, key_len: int) -> None:
         self._claims = claims
         self._files = claims.files
-        self._lengths = keys.lengths(key_len)
+        self.lengths = keys.lengths(key_len)
         # Records never change and are never removed, so what was seen once stays true.
         self._digests: dict[str, str] = {}
         self._shards: dict[str, set[str]] = {}
@@ -45,7 +45,7 @@ class Registry:
     def add(self, stored: dict[str, Any]) -> Registered:
         """Register ``stored`` (a ledger's key form) and return it with its key; a no-op where it has one."""
         digest = keys.digest(stored)
-        for length in self._lengths:
+        for length in self.lengths:
             entry = Registered(digest[:length], digest, stored)
             deadline = self._claims.clock.monotonic() + 2 * self._claims.stale_s + 1.0
             while (holder := self._holder(entry)) is None:
@@ -62,7 +62,7 @@ class Registry:
     def find(self, stored: dict[str, Any]) -> str | None:
         """The key of ``stored``, or None where it is not registered."""
         digest = keys.digest(stored)
-        for length in self._lengths:
+        for length in self.lengths:
             entry = Registered(digest[:length], digest, stored)
             is_old = entry.key[:2] in self._shards
             holder = self._holder(entry, repair=False)

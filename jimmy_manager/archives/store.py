@@ -42,7 +42,8 @@ class Store:
         self._key_len = key_len
         self._below = files or (Memory() if self.directory is None else Disk(self.directory, durable=durable))
         self.files: Files = ReadOnly(self._below) if read_only else self._below
-        self._info: StoreFile | None = store_file.read(self._below)
+        self._raw = store_file.read_raw(self._below)
+        self._info: StoreFile | None = None if self._raw is None else StoreFile.load(self._raw)
         self._check_place()
         measured = self._info or StoreFile(id="", key_len=key_len)
         if stale_s is None:
@@ -59,38 +60,53 @@ class Store:
         self.previews = Previews(self)
 
     @property
+    def exists(self) -> bool:
+        """Whether there was a ``store.yaml`` when it was last looked for."""
+        return self._info is not None
+
+    @property
     def info(self) -> StoreFile:
         """The content of ``store.yaml``, which is created where it is missing; read anew by ``refresh``."""
-        if self._info is None:
-            created = store_file.create(self.files, self._key_len)
-            self.registry = Registry(self.claims, created.key_len)
-            self._info = created
-            return created
-        return self._info
+        return self._info or self._keep(store_file.create(self.files, self._key_len))
 
     @property
     def ledger(self) -> Ledger:
         """The fields that were added, renamed and removed since the first run."""
         return self._info.ledger if self._info else Ledger()
 
-    def refresh(self) -> None:
-        """Read ``store.yaml`` again: somebody may have edited the schema ledger."""
-        self._info = store_file.read(self.files)
+    def refresh(self) -> bool:
+        """Read ``store.yaml`` again, as somebody may have edited the schema ledger; return whether it has changed.
+
+        Cheap where it has not: its bytes are compared, nothing is parsed.
+        """
+        raw = store_file.read_raw(self.files)
+        if raw is None and self._info is not None:
+            # Gone, or being replaced where that takes two steps; created anew too soon it would lose the ledger.
+            self.claims.clock.sleep(2 * self.claims.stale_s + 0.05)
+            raw = store_file.read_raw(self.files)
+        if raw == self._raw:
+            return False
+        before = self._info
+        if raw is None:
+            self._info = self._raw = None
+            self.registry = Registry(self.claims, self._key_len)
+        else:
+            self._keep(StoreFile.load(raw), raw)
+        return self._info != before
 
     def edit(self, **changes: Any) -> StoreFile:
         """Change fields of ``store.yaml``."""
         _ = self.info
-        edited = store_file.edit(self.files, lambda current: current._replace(**changes))
-        self._info = edited
-        return edited
+        return self._keep(store_file.edit(self.files, lambda current: current._replace(**changes)))
 
-    def bind(self, change: Callable[[StoreFile], StoreFile]) -> None:
-        """Apply ``change`` to what the first run fixes; where there is no ``store.yaml`` yet, in its very creation."""
-        if self._info is None:
-            self._info = store_file.create(self.files, self._key_len, change)
-            self.registry = Registry(self.claims, self._info.key_len)
-        if change(self._info) != self._info:
-            self._info = store_file.edit(self.files, change)
+    def bind(self, change: Callable[[StoreFile], StoreFile], *, key_len: int | None = None) -> None:
+        """Apply ``change`` to what the first run fixes; where there is no ``store.yaml`` yet, in its very creation.
+
+        Only there counts ``key_len``, by default that of this object.
+        """
+        info = self._info or self._keep(store_file.create(self.files, key_len or self._key_len, change))
+        if change(info) != info:
+            self._keep(store_file.edit(self.files, change))
 
     def edit_schema(self, operation: str, *arguments: Any) -> Ledger:
         """Apply ``Ledger.add``, ``rename`` or ``remove`` with ``arguments``, and keep the result in the store."""
@@ -101,9 +117,7 @@ class Store:
             runs = ((key, self.registry.read(key).stored) for key in self.registry)
             return current._replace(ledger=ledger.fitted(runs))
 
-        edited = store_file.edit(self.files, change)
-        self._info = edited
-        return edited.ledger
+        return self._keep(store_file.edit(self.files, change)).ledger
 
     def register(self, config: Mapping[str, Any]) -> Registered:
         """Give ``config`` its key, for ever; the same on every node."""
@@ -158,6 +172,13 @@ class Store:
         trace = self.claims.look(key)
         return bool(trace.stats) and not self._is_tombstone(key, trace.stats[-1])
 
+    def is_done(self, stats: Stats) -> bool:
+        """Whether ``stats`` are the end of their run; a worker may die after declaring that, before it marks them."""
+        if stats.done:
+            return True
+        standing = self.standing(stats.key)
+        return standing.state == "done" and standing.record is not None and standing.record.stats == stats.digest()
+
     def is_popped(self, key: str) -> bool:
         """Whether a run was popped and not committed to since."""
         trace = self.claims.look(key)
@@ -195,6 +216,13 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({self.directory!r}{', read_only=True' if self.read_only else ''})"
+
+    def _keep(self, info: StoreFile, raw: bytes = b"") -> StoreFile:
+        """Go by ``info`` from now on; without the bytes it was read from the next ``refresh`` parses it once more."""
+        if info.key_len != self.registry.lengths[0]:
+            self.registry = Registry(self.claims, info.key_len)
+        self._info, self._raw = info, raw
+        return info
 
     def _check_place(self) -> None:
         if self._info is None and self.directory is not None:

@@ -85,15 +85,20 @@ def sign(text: str) -> bytes:
     return f"{text}{_DIGEST}{hashlib.sha256(text.encode()).hexdigest()}\n".encode()
 
 
-def read(files: Files) -> StoreFile | None:
-    """The content of ``store.yaml``; None where there is none."""
+def read_raw(files: Files) -> bytes | None:
+    """The bytes of ``store.yaml``; None where there is none."""
     try:
-        raw = files.read(layout.STORE_FILE)
+        return files.read(layout.STORE_FILE)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise unreadable(str(error.filename or layout.STORE_FILE), error) from error
-    return StoreFile.load(raw)
+
+
+def read(files: Files) -> StoreFile | None:
+    """The content of ``store.yaml``; None where there is none."""
+    raw = read_raw(files)
+    return None if raw is None else StoreFile.load(raw)
 
 
 def create(files: Files, key_len: int, change: Callable[[StoreFile], StoreFile] | None = None) -> StoreFile:

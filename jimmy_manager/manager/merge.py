@@ -50,8 +50,8 @@ class Merge:
         return Loaded(tuple(self._added), tuple(self._updated), tuple(self._kept), self._left, self._renamed)
 
     def _take(self, parcel: Parcel) -> str:
-        # A form that was stored under the first entries of a ledger may be longer than its form under all of them.
-        entry = self._store.registry.add(self._store.key_form(self._store.ledger.shown_form(parcel.stored)))
+        # Through the ledger: a form that was stored under its first entries may be longer than that under all of them.
+        entry = self._store.register(self._store.ledger.shown_form(parcel.stored))
         standing = self._store.standing(entry.key)
         if standing.state == "held":
             owner = standing.record.owner if standing.record else "a worker whose claim is damaged"
@@ -80,7 +80,7 @@ class Merge:
         return None
 
     def _has_ckpt(self, parcel: Parcel) -> bool:
-        return self._tar.has(parcel.commit.ckpt_name) and parcel.commit.ckpt.size > 0
+        return self._tar.has(parcel.commit.ckpt_name) and parcel.commit.has_ckpt
 
     def _newest(self, key: str) -> tuple[Commit, bool] | None:
         """The newest whole commit here and whether it is finished; a damaged one does not keep a whole one out."""
@@ -89,15 +89,14 @@ class Merge:
             stats = self._store.history.read_stats(key, commit.generation)
         except (NoRecord, DamagedRecord):
             return None
-        return commit, stats.done
+        return commit, self._store.is_done(stats)
 
     def _is_newer(self, parcel: Parcel, ours: tuple[Commit, bool] | None) -> bool:
         if ours is None:
             return True
         commit, is_done = ours
-        return (parcel.commit.epoch, self._has_ckpt(parcel), parcel.stats.done) > (
-            commit.epoch, commit.ckpt.size > 0, is_done,
-        )
+        theirs = (parcel.commit.epoch, self._has_ckpt(parcel), parcel.stats.done)
+        return theirs > (commit.epoch, commit.has_ckpt, is_done)
 
     def _write(self, parcel: Parcel, claim: Claim) -> None:
         try:

@@ -103,10 +103,10 @@ def _open(
 ) -> tuple[Stats, dict[str, tuple[BinaryIO, Content]]]:
     """The stats of this commit alone, and its verified files, which stay readable though its owner prunes them."""
     stats = store.history.read_stats(commit.key, commit.generation)
-    alone = stats._replace(commits=(commit,), done=stats.done and commit == stats.commits[-1])
+    alone = stats._replace(commits=(commit,), done=commit == stats.commits[-1] and store.is_done(stats))
     wanted = {
         name: expected for name, expected in commit.contents().items()
-        if name != commit.ckpt_name or (ckpts and expected.size)
+        if name != commit.ckpt_name or (ckpts and commit.has_ckpt)
     }
     opened = {name: stack.enter_context(store.history.open(name, expected)) for name, expected in wanted.items()}
     return alone, {name: (opened[name], expected) for name, expected in wanted.items()}
@@ -141,9 +141,6 @@ def _join(store: Store, tar: CheckedTar, manager: str) -> None:
     store.refresh()
     theirs = tar.info
     is_empty = next(iter(store.registry), None) is None
-    if store._info is None:
-        store._key_len = theirs.key_len  # a new store gives the runs the keys that they had
-
     def change(current: StoreFile) -> StoreFile:
         for name in (current.manager, manager):
             if name and theirs.manager and name != theirs.manager:
@@ -161,7 +158,7 @@ def _join(store: Store, tar: CheckedTar, manager: str) -> None:
         # A field that either side had not from the start counts as gained: training asks before it repeats a run.
         return current._replace(fields=tuple(field for field in current.fields if field in theirs.fields))
 
-    store.bind(change)
+    store.bind(change, key_len=theirs.key_len)  # a new store gives the runs the keys that they had
 
 
 def _check_ledger(store: Store, tar: CheckedTar, current: StoreFile) -> None:

@@ -463,6 +463,48 @@ def test_of_two_that_create_a_store_at_once_both_use_what_the_first_wrote(tmp_pa
     assert first.configs.add(A) == second.configs.add(A)
 
 
+def test_a_store_made_by_another_meanwhile_decides_the_length_of_keys(tmp_path: Path) -> None:
+    early = Store(tmp_path / "s", key_len=16)
+    _ = Store(tmp_path / "s", key_len=12).info
+    assert early.refresh()
+    assert len(early.configs.add(A)) == 12
+
+
+def test_looking_again_costs_no_parsing_where_nothing_has_changed(
+    opened: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not opened().refresh()
+    writer = opened()
+    writer.edit_schema("add", "amp", False)
+    reader = opened()
+    assert not writer.refresh()
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreFile, "load", None)
+        assert not reader.refresh()
+        assert not writer.refresh()
+    writer.edit_schema("add", "beta", 0.9)
+    assert reader.refresh()
+    assert reader.ledger == writer.ledger
+    assert not reader.refresh()
+
+
+def test_a_store_file_that_is_away_for_a_moment_is_not_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "s", stale_s=0)
+    store.edit_schema("add", "amp", False)
+    place, aside = tmp_path / "s" / layout.STORE_FILE, tmp_path / "aside"
+    place.rename(aside)
+    monkeypatch.setattr(store.claims.clock, "sleep", lambda _: aside.rename(place))
+    assert not store.refresh()
+    assert len(store.ledger) == 1
+    place.unlink()
+    monkeypatch.setattr(store.claims.clock, "sleep", lambda _: None)
+    assert store.refresh()
+    assert not store.exists
+    assert not len(store.ledger)
+
+
 @pytest.mark.parametrize("key_len", [0, 3, 65])
 def test_keys_that_are_too_short_or_too_long_are_refused(tmp_path: Path, key_len: int) -> None:
     with pytest.raises(JimmyError, match=str(key_len)):

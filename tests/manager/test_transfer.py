@@ -20,6 +20,7 @@ from jimmy_manager.archives.files import Content
 from jimmy_manager.archives.history import Commit, Stats
 from jimmy_manager.archives.janitor import Janitor
 from jimmy_manager.archives.record import seal
+from jimmy_manager.archives.repair import fix
 from jimmy_manager.archives.store import Store
 from jimmy_manager.errors import (
     CheckpointError,
@@ -243,6 +244,44 @@ def test_an_import_that_fails_leaves_its_run_free(
     assert load_tar(target, tmp_path / "x.tar").added == (key,)
 
 
+def declared(store: Store, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A run whose worker died after it had claimed that the run is done, and before its stats said so."""
+    attempt = begun(store)
+
+    def full(*_: object) -> None:
+        raise StoreError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.files, "replace", full)
+        with pytest.raises(StoreError, match="full"):
+            attempt.finish()
+    assert not store.history.stats(attempt.key).done
+    return attempt.key
+
+
+def test_a_run_that_was_declared_done_is_exported_as_done(
+    source: Store, target: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = declared(source, monkeypatch)
+    export_tar(source, tmp_path / "declared.tar", ckpts=False)
+    assert load_tar(target, tmp_path / "declared.tar").added == (key,)
+    assert target.stats[key]["done"]
+    assert load_tar(source, tmp_path / "declared.tar").kept == (key,)
+    assert [repair.outcome for repair in fix(source, audit(source))] == ["mark"]
+    export_tar(source, tmp_path / "marked.tar", ckpts=False)
+    assert (tmp_path / "marked.tar").read_bytes() == (tmp_path / "declared.tar").read_bytes()
+
+
+def test_an_older_commit_than_the_one_declared_done_is_not_exported_as_done(
+    source: Store, target: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = declared(source, monkeypatch)
+    source.files.remove(layout.ckpt(key, 1, 2))
+    export_tar(source, tmp_path / "x.tar")
+    load_tar(target, tmp_path / "x.tar")
+    assert (target.stats[key]["epoch"], target.stats[key]["done"]) == (1, False)
+
+
 def test_without_checkpoints_finished_runs_can_be_looked_at_and_no_other_is_taken(
     source: Store, target: Store, tmp_path: Path
 ) -> None:
@@ -253,7 +292,7 @@ def test_without_checkpoints_finished_runs_can_be_looked_at_and_no_other_is_take
     assert "without its checkpoint" in loaded.left[stopped]
     assert target.previews[done] == source.previews[done]
     assert audit(target) == []
-    with pytest.raises(CheckpointError, match=layout.ckpt(done, 1, 1)):
+    with pytest.raises(CheckpointError, match=rf"{done} was exported without its checkpoint.*import.*resume=False"):
         target.ckpts[done]
     export_tar(target, tmp_path / "light2.tar")
     assert load_tar(target, tmp_path / "light2.tar").kept == (done,)
@@ -355,6 +394,23 @@ def test_a_birth_value_that_a_tar_spells_out_is_the_run_without_it(
     assert list(loaded.renamed.values()) == [key]
 
 
+def test_an_import_knows_a_run_under_the_form_that_a_kept_entry_allows(
+    source: Store, target: Store, tmp_path: Path
+) -> None:
+    key = finished(source, {**CONFIG, "amp": False})
+    source.edit_schema("add", "amp", False)
+    assert next(iter(source.ledger)).kept
+    export_tar(source, tmp_path / "x.tar")
+    assert load_tar(source, tmp_path / "x.tar").kept == (key,)
+    assert list(source.registry) == [key]
+
+    finished(target, {**CONFIG, "amp": False}, epochs=1)
+    target.edit_schema("add", "amp", False)
+    loaded = load_tar(target, tmp_path / "x.tar")
+    assert (loaded.updated, loaded.renamed) == ((key,), {})
+    assert list(target.registry) == [key]
+
+
 def test_ledger_entries_that_are_missing_here_are_named_with_the_commands(
     source: Store, target: Store, tmp_path: Path
 ) -> None:
@@ -418,6 +474,22 @@ def test_a_manager_exports_loads_and_prunes(tmp_path: Path, monkeypatch: pytest.
 
     with pytest.raises(WrongManager):
         Another(tmp_path / "third", verbose=False).load_tar(tmp_path / "x.tar")
+
+
+def test_a_run_that_came_without_its_checkpoint_says_so_when_it_is_to_go_on(tmp_path: Path) -> None:
+    first = Trivial(tmp_path / "first", verbose=False, durable=False)
+    key = first.process({"lr": 1}, 1)
+    first.export_tar(tmp_path / "light.tar", ckpts=False)
+    first.export_tar(tmp_path / "whole.tar")
+    second = Trivial(tmp_path / "second", verbose=False, durable=False)
+    second.load_tar(tmp_path / "light.tar")
+    assert second.process({"lr": 1}, 1) == key
+    for use in (lambda: second.process({"lr": 1}, 2), lambda: second.fetch(key)):
+        with pytest.raises(CheckpointError, match=f"{key} was exported without its checkpoint"):
+            use()
+    second.load_tar(tmp_path / "whole.tar")
+    assert second.process({"lr": 1}, 2) == key
+    assert second.stats[key]["epoch"] == 2
 
 
 # Hostile tars: each begins as a good one, of which one thing is changed.
