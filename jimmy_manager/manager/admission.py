@@ -11,6 +11,7 @@ from jimmy_manager.archives.registry import Registered
 from jimmy_manager.archives.store_file import StoreFile
 from jimmy_manager.config import Config
 from jimmy_manager.errors import HookError, ReadOnlyStore, SchemaChanged, WrongManager
+from jimmy_manager.keys import canonical, explain
 
 if TYPE_CHECKING:
     from jimmy_manager.manager.manager import Manager
@@ -31,7 +32,8 @@ class Admission:
         self._store = manager.store
         self._store.refresh()
         self._bind()
-        self._gained = self._gained_fields() if new_fields == "ask" else ()
+        self._asks = new_fields == "ask"
+        self._gained = self._gained_fields()
 
     def whole(self, configs: Iterable[Mapping[str, Any]]) -> Iterator[Config]:
         """The whole configuration of each; all are looked at before any is trained where fields were gained."""
@@ -39,6 +41,7 @@ class Admission:
         if not self._gained:
             return made
         checked = list(made)
+        self._look_again()  # to make them may have taken a while
         for config in checked:
             self._check_gained(config)
         return iter(checked)
@@ -52,20 +55,19 @@ class Admission:
         whole = Config(whole).allow(self._manager.allowed_targets())
         first = self._store.key_form(whole)
         second = self._store.key_form(self._manager.get_config(whole.clone()))
-        if first != second:
-            changed = sorted(
-                path for path in {**Config(first).flatten(), **Config(second).flatten()}
-                if Config(first).get(path) != Config(second).get(path)
-            )
+        if canonical(first) != canonical(second):
+            changed = ", ".join(repr(difference.field) for difference in explain(first, second))
             raise HookError(
                 f"{type(self._manager).__name__}.get_config() is not idempotent: given its own result it changes "
-                f"{', '.join(map(repr, changed))}; a configuration would have two keys"
+                f"{changed}; a configuration would have two keys"
             )
         return whole
 
     def register(self, config: Config) -> Registered:
         """Give ``config`` its key, once it is known that no result is orphaned by it."""
-        if self._gained:
+        # Whoever has a key keeps it. A new one goes by the ledger of this moment: by an older one it would be a second.
+        if self._store.find(config) is None:
+            self._look_again()
             self._check_gained(config)
         return self._store.register(config)
 
@@ -87,20 +89,27 @@ class Admission:
     def _fields(self) -> tuple[str, ...]:
         return tuple(sorted(self._manager.defaults.flatten()))
 
+    def _look_again(self) -> None:
+        """Read the schema ledger anew where somebody has edited it since."""
+        if self._store.refresh():
+            self._gained = self._gained_fields()
+
     def _gained_fields(self) -> tuple[str, ...]:
+        if not self._asks:
+            return ()
         known = set(self._store.info.fields) | self._store.ledger.fields()
         return tuple(path for path in self._fields() if path not in known)
 
     def _check_gained(self, config: Config) -> None:
-        if self._store.find(config) is not None:
-            return
         gained = [path for path in self._gained if path in config]
+        if not gained or self._store.find(config) is not None:
+            return
         for fields in _subsets(gained):
             older = config.clone()
             for path in fields:
                 older.pop(path)
             key = self._store.find(older)
-            if key is not None and self._store.claims.look(key).top:
+            if key is not None and self._store.claims.look(key).top and not self._store.is_popped(key):
                 raise SchemaChanged(_advice(self._store.directory, key, fields, config))
 
 

@@ -313,6 +313,18 @@ def test_a_get_config_that_is_not_idempotent_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "store" / "claims").exists()
 
 
+def test_a_get_config_that_changes_only_a_type_is_refused_as_well(tmp_path: Path) -> None:
+    class Counting(Trivial):
+        def get_config(self, config: Any) -> Config:
+            whole = super().get_config(config)
+            whole["amp"] = 1 if whole.get("amp") is True else True
+            return whole
+
+    with pytest.raises(HookError, match=r"not idempotent.*'amp'"):
+        Counting(tmp_path / "store").process({"a": 1})
+    assert not (tmp_path / "store" / "claims").exists()
+
+
 def test_conditions_may_be_values_lists_or_callables(manager: Trivial) -> None:
     manager.sweep({"a": [1, 2, 3], "optim": {"lr": [0.1, 0.01]}})
 
@@ -512,6 +524,51 @@ def test_runs_trained_with_a_gained_default_before_it_was_declared_keep_their_ke
     report = manager.sweep({"a": [1, 2, 3, 4]})
     assert (len(report.skipped), len(report.done)) == (3, 1)
     assert all(config.beta == 0.9 for config in manager.configs.values())
+
+
+def test_a_worker_that_read_the_ledger_before_an_edit_gives_no_second_key(tmp_path: Path) -> None:
+    store, grown = tmp_path / "store", {"lr": 0.1, "beta": 0.9}
+    first = Trivial(store, defaults={"lr": 0.1}).process({"a": 1})
+
+    def points() -> Iterator[dict[str, int]]:
+        Trivial(store).store.edit_schema("add", "beta", 0.9)
+        yield {"a": 2}
+        yield {"a": 1}
+
+    report = Trivial(store, defaults=grown).batch(points())
+    assert (len(report.done), report.skipped) == (1, [first])
+    manager = Trivial(store, defaults=grown)
+    assert manager.sweep({"a": [1, 2]}).done == []
+    assert sorted(manager.configs) == sorted([first, *report.done])
+
+
+def test_a_worker_in_the_middle_of_a_sweep_follows_an_edit_of_the_ledger(tmp_path: Path) -> None:
+    store, grown = tmp_path / "store", {"lr": 0.1, "beta": 0.9}
+    Trivial(store, defaults={"lr": 0.1}).process({"a": 1})
+
+    class Edited(Trivial):
+        def train(self) -> None:
+            super().train()
+            if not len(Trivial(store).store.ledger):
+                Trivial(store).store.edit_schema("add", "beta", 0.9)
+
+    worker = Edited(store, defaults=grown)
+    assert len(worker.sweep({"a": [2, 3]}, order="given").done) == 2
+    manager = Trivial(store, defaults=grown)
+    assert len(manager.sweep({"a": [1, 2, 3]}).skipped) == 3
+    key = manager.configs.get_key({"a": 3, **grown})
+    assert manager.store.registry.read(key).stored == {"a": 3, "lr": 0.1}
+
+
+def test_a_gained_default_orphans_no_run_that_was_popped(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    manager = Trivial(store, defaults={"lr": 0.1})
+    manager.pop(manager.process({"a": 1}))
+    manager.process({"a": 2})
+    grown = Trivial(store, defaults={"lr": 0.1, "beta": 0.9})
+    assert grown.stats[grown.process({"a": 1})]["done"]
+    with pytest.raises(SchemaChanged):
+        grown.process({"a": 2})
 
 
 def test_a_gained_default_may_be_trained_anew_when_asked(tmp_path: Path) -> None:
