@@ -4,10 +4,12 @@
 
     parent ── starts ──► worker 1..N          the same command line, $JIMMY_WORKER=2/3, a share of cores and GPUs
            ◄─ one byte ──                      "I have begun": a worker that dies before it is not started for ever
+           ◄─ another byte ──                  "I have ended": exit code 0 without it, by os._exit(0), was no end
            ── end of file ──►                  the parent is gone, however it went: save and stop
 
 A worker that dies of SIGKILL or a crash is started again; a configuration that kills its worker each time ends as
-``failed: crashed`` after ``max_crashes``. A signal that asks the parent to stop is handed on, once for each time.
+``failed: crashed`` after ``max_crashes``. A signal that asks the parent to stop is handed on, once for each time, by
+the loop alone: a handler that did it would miss a worker that is being started at that moment.
 """
 
 from __future__ import annotations
@@ -32,23 +34,30 @@ from jimmy_manager.manager.signals import STOPPING
 
 MEMBER = "JIMMY_WORKER"
 _PIPES = "JIMMY_WORKER_PIPES"
+_BEGUN, _ENDED = b"1", b"2"
 _MOST_STILLBORN = 3
 _POLL_S = 0.05
 
 
 class Member(NamedTuple):
-    """A process of a pool: its name, such as ``2/3``, and where to report that it has begun."""
+    """A process of a pool: its name, such as ``2/3``, and where to report how far it is."""
 
     name: str
-    began: int
+    reports: int
 
     def report_start(self) -> None:
         """Tell the parent that the job was loaded and the store opened."""
+        self._report(_BEGUN)
+
+    def report_end(self) -> None:
+        """Tell the parent that the work came to its end, so that the exit code means what it says."""
+        self._report(_ENDED)
+
+    def _report(self, what: bytes) -> None:
         try:
-            os.write(self.began, b"1")
+            os.write(self.reports, what)
         except BrokenPipeError:
             pass  # the parent is gone; the thread of `join` sees to that
-        os.close(self.began)
 
 
 def join() -> Member | None:
@@ -56,11 +65,11 @@ def join() -> Member | None:
     name, pipes = os.environ.pop(MEMBER, None), os.environ.pop(_PIPES, None)
     if name is None or pipes is None:
         return None
-    began, alive = map(int, pipes.split(","))
-    for descriptor in (began, alive):
+    reports, alive = map(int, pipes.split(","))
+    for descriptor in (reports, alive):
         os.set_inheritable(descriptor, False)
     threading.Thread(target=_stop_with_parent, args=(alive,), name="parent watch", daemon=True).start()
-    return Member(name, began)
+    return Member(name, reports)
 
 
 def _stop_with_parent(alive: int) -> None:
@@ -77,18 +86,21 @@ class _Worker:
         self._share = share
         self._alive = alive
         self._stillborn = 0
+        self._handed_on = 0
         self.start()
 
     def start(self) -> None:
-        self._began, began = os.pipe()
-        environment = os.environ | self._share | {MEMBER: self.name, _PIPES: f"{began},{self._alive}"}
+        self._reports, reports = os.pipe()
+        # A process that the worker left behind may keep the other end open, so nothing waits for the end of file.
+        os.set_blocking(self._reports, False)
+        environment = os.environ | self._share | {MEMBER: self.name, _PIPES: f"{reports},{self._alive}"}
         # A process group of its own: the terminal's Ctrl-C reaches the parent alone, which hands it on. A worker that
         # got it twice would take the second one for impatience and not save.
         self.process = subprocess.Popen(
             [sys.executable, *sys.orig_argv[1:]], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, pass_fds=(began, self._alive), process_group=0,
+            stderr=subprocess.STDOUT, pass_fds=(reports, self._alive), process_group=0,
         )  # fmt: skip
-        os.close(began)
+        os.close(reports)
         self._printer = threading.Thread(target=self._print, daemon=True)
         self._printer.start()
 
@@ -96,25 +108,34 @@ class _Worker:
         """The exit status; None while it runs."""
         return self.process.poll()
 
-    def bury(self, status: int, *, is_stopping: bool) -> bool:
-        """Clear away what ended; return whether it is to be started again."""
+    def hand_on(self, asked: Sequence[int]) -> None:
+        """Send those signals of ``asked`` that this worker has not got yet."""
+        new = asked[self._handed_on :]
+        self._handed_on += len(new)
+        for number in new:
+            self.process.send_signal(number)
+
+    def bury(self, status: int, *, is_stopping: bool) -> int | None:
+        """Clear away what ended; return its exit code, or None where it is to be started again."""
         self._printer.join(timeout=2.0)  # a process of its own may keep the pipe open
-        has_begun = os.read(self._began, 1) == b"1"
-        os.close(self._began)
-        self._stillborn = 0 if has_begun else self._stillborn + 1
-        if status >= 0 or is_stopping:
-            return False
-        name = signal.Signals(-status).name if -status in signal.Signals.__members__.values() else f"signal {-status}"
+        reported = _read_now(self._reports)
+        os.close(self._reports)
+        self._stillborn = 0 if _BEGUN in reported else self._stillborn + 1
+        if status > 0 or (status == 0 and _ENDED in reported):
+            return status
+        code = 128 - status if status else ERROR
+        if is_stopping:
+            return code
         goes_on = self._stillborn < _MOST_STILLBORN
         then = "it is started again" if goes_on else f"{_MOST_STILLBORN} times before its first run, so it stays down"
-        click.echo(f"{self._tag}worker {self.name} died of {name}; {then}", err=True)
-        return goes_on
+        _tell(f"{self._tag}worker {self.name} {_death(status)}; {then}")
+        return None if goes_on else code
 
     def _print(self) -> None:
         assert self.process.stdout is not None
         with self.process.stdout as lines:
             for line in lines:
-                click.echo(self._tag + plain(line.decode("utf-8", "replace").rstrip("\n")), err=True)
+                _tell(self._tag + plain(line.decode("utf-8", "replace").rstrip("\n")))
 
 
 def run(count: int) -> int:
@@ -123,13 +144,10 @@ def run(count: int) -> int:
     workers: list[_Worker] = []
     asked: list[int] = []
 
-    def hand_on(number: int, _: FrameType | None) -> None:
+    def note(number: int, _: FrameType | None) -> None:
         asked.append(number)
-        for worker in workers:
-            if worker.process.poll() is None:
-                worker.process.send_signal(number)
 
-    before = {number: signal.signal(number, hand_on) for number in STOPPING}
+    before = {number: signal.signal(number, note) for number in STOPPING}
     try:
         for number, share in enumerate(shares.environments(count, _cores(), _gpus()), 1):
             if not asked:
@@ -150,16 +168,19 @@ def _wait(workers: Sequence[_Worker], asked: Sequence[int]) -> list[int]:
         if len(asked) > told:
             told = len(asked)
             again = "; once more interrupts them" if asked[-1] == signal.SIGINT and told == 1 else ""
-            click.echo(f"stopping {len(running)} workers, which save first{again}", err=True)
+            who = "1 worker, which saves" if len(running) == 1 else f"{len(running)} workers, which save"
+            _tell(f"stopping {who} first{again}")
         for worker in list(running):
             status = worker.ended()
             if status is None:
+                worker.hand_on(asked)
                 continue
-            if worker.bury(status, is_stopping=bool(asked)):
+            code = worker.bury(status, is_stopping=bool(asked))
+            if code is None:
                 worker.start()
             else:
                 running.remove(worker)
-                codes.append(status if status >= 0 else 128 - status)
+                codes.append(code)
     return codes
 
 
@@ -172,6 +193,28 @@ def _merged(codes: Sequence[int], asked: Sequence[int]) -> int:
             return grave
     others = [code for code in codes if code not in (0, SOME_FAILED)]
     return others[0] if others else max(codes)
+
+
+def _death(status: int) -> str:
+    if status == 0:
+        return "left with exit code 0 in the middle of its work"
+    is_known = -status in signal.Signals.__members__.values()
+    return f"died of {signal.Signals(-status).name if is_known else f'signal {-status}'}"
+
+
+def _read_now(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 2)
+    except BlockingIOError:
+        return b""
+
+
+def _tell(text: str) -> None:
+    """Print a line; where nobody can read it any more, go on without."""
+    try:
+        click.echo(text, err=True)
+    except OSError:
+        pass  # the terminal is gone; a worker whose output nobody takes would stop at its next line
 
 
 def _cores() -> int:

@@ -86,6 +86,8 @@ def sweep(
             new_fields=new_fields, max_errors=math.inf, max_in_a_row=_MOST_IN_A_ROW,
         )
         _tell_failures(manager.store, report.failed)
+    if member is not None:
+        member.report_end()
     ctx.exit(_code(report))
 
 
@@ -124,15 +126,20 @@ def _manager(job: str | type[Manager], store: str, settings: dict[str, Any]) -> 
     """The job's Manager over ``store``, with those settings that were given."""
     given = {name: value for name, value in settings.items() if value is not None and name != "quiet"}
     given |= {"verbose": False} if settings["quiet"] else {}
-    with jobs.loaded(job) if isinstance(job, str) else nullcontext(job) as cls:
-        try:
-            inspect.signature(cls).bind(store, **given)
-        except TypeError as error:
-            raise HookError(
-                f"{cls.__name__}.__init__() cannot be called with (store_dir, {', '.join(given) or '...'}): {error}; "
-                "let it take *args, **kwargs and hand them to super().__init__()"
-            ) from None
-        yield cls(store, **given)
+    try:
+        with jobs.loaded(job) if isinstance(job, str) else nullcontext(job) as cls:
+            try:
+                inspect.signature(cls).bind(store, **given)
+            except TypeError as error:
+                raise HookError(
+                    f"{cls.__name__}.__init__() cannot be called with (store_dir, {', '.join(given) or '...'}): "
+                    f"{error}; let it take *args, **kwargs and hand them to super().__init__()"
+                ) from None
+            yield cls(store, **given)
+    except SystemExit as error:
+        # As it is, it would end the command with the code of a finished one.
+        name = job if isinstance(job, str) else job.__name__
+        raise HookError(f"the job {name} called sys.exit({error.code!r}); let it raise an exception instead") from error
 
 
 def _tell_failures(store: Store, failed: list[str], *, with_traceback: bool = False) -> None:

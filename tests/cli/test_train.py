@@ -18,6 +18,18 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 pytestmark = pytest.mark.usefixtures("job")
 JOB = "jobs/sample_job.py"
+LEAVING = """
+import os, sys
+from jimmy_manager import Manager
+
+class Leaving(Manager):
+    num_epochs = 1
+    choices = {"how": ["", "sys.exit(0)", "sys.exit()", "sys.exit('why')", "raise SystemExit"]}
+    def train(self):
+        exec(self.config.how)
+    def eval(self):
+        return {}
+"""
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str, str]:
@@ -48,7 +60,7 @@ def test_a_sweep_trains_the_grid_and_a_second_one_finds_nothing_to_do(start: Sta
 
 
 def test_fields_on_the_command_line_fix_them_in_each_configuration(start: Start, tmp_path: Path) -> None:
-    code, _, err = finish(start("worker", JOB, "lr=0.7", "extra.field=[1, 2]", "--num-epochs", "1", "--order", "given"))
+    code, _, err = finish(start("worker", JOB, "lr=0.7", "extra.field=[1, 2]", "--num-epochs=1", "--order=given"))
     assert code == 0, err
     store = Store(tmp_path / "own", read_only=True)
     assert [(c.lr, c.extra.field) for c in store.configs.values()] == [(0.7, [1, 2])] * 2
@@ -190,3 +202,40 @@ def test_workers_save_and_stop_when_their_parent_is_killed(start: Start, tmp_pat
     while set(states(tmp_path / "own").values()) != {"released"}:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]])
+def test_a_run_that_calls_sys_exit_has_failed_and_the_others_are_trained(
+    start: Start, tmp_path: Path, workers: list[str]
+) -> None:
+    (tmp_path / "jobs" / "leaving.py").write_text(LEAVING)
+    code, _, err = finish(start("sweep", "jobs/leaving.py", *workers))
+    assert code == 3, err
+    assert sorted(states(tmp_path / "own").values()) == ["done", *["failed"] * 4]
+    assert finish(start("process", "jobs/leaving.py", "how=sys.exit(0)", "--retries", "1", "--quiet"))[0] == 3
+
+
+def test_a_worker_that_leaves_with_0_in_the_middle_of_its_work_has_not_ended(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "jobs" / "leaving.py").write_text(LEAVING)
+    (tmp_path / "own.yaml").write_text("how: [os._exit(0), '']\n")
+    code, _, err = finish(
+        start("sweep", "jobs/leaving.py", "--workers", "1", "--choices", "own.yaml", "--max-crashes", "1")
+    )
+    assert code == 3, err
+    assert err.count("worker 1/1 left with exit code 0 in the middle of its work; it is started again") >= 1
+    assert sorted(states(tmp_path / "own").values()) == ["done", "failed"]
+
+
+@pytest.mark.parametrize("where", ["at import", "in __init__"])
+@pytest.mark.parametrize("arguments", [["sweep"], ["sweep", "--workers", "2"], ["process"]])
+def test_a_job_that_calls_sys_exit_outside_of_a_run_is_an_error(
+    start: Start, tmp_path: Path, where: str, arguments: list[str]
+) -> None:
+    if where == "at import":
+        text = "import sys\nsys.exit(0)\n"
+    else:
+        text = LEAVING + "    def __init__(self, *args, **kwargs): sys.exit(0)\n"
+    (tmp_path / "jobs" / "leaving.py").write_text(text)
+    code, out, err = finish(start(arguments[0], "jobs/leaving.py", *arguments[1:]))
+    assert (code, out, "Traceback" in err) == (1, "", False), err
+    assert "error: the job jobs/leaving.py called sys.exit(0); let it raise an exception instead" in err
