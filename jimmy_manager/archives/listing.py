@@ -115,10 +115,10 @@ def _preview(store: Store, key: str, stats: Stats) -> dict[str, Any]:
 
     try:
         return read(stats.commits[-1])
-    except DamagedRecord as damage:  # replaced by a later commit since the listing, or damaged indeed
+    except DamagedRecord:  # replaced by a later commit since the listing, or damaged indeed
         commit, preview = store.history.newest(key, lambda commit: (commit, read(commit)))
         if commit.order < stats.commits[-1].order:  # results of another epoch than the one that is shown
-            raise damage
+            raise
         return preview
 
 

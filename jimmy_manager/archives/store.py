@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from jimmy_manager.archives import filesystem, layout, store_file
@@ -18,7 +18,7 @@ from jimmy_manager.archives.read_only import ReadOnly
 from jimmy_manager.archives.registry import Registered, Registry
 from jimmy_manager.archives.store_file import StoreFile
 from jimmy_manager.config import Config
-from jimmy_manager.errors import DamagedRecord, KeyNotFound, NoRecord, RunBusy, StoreError
+from jimmy_manager.errors import DamagedRecord, KeyNotFound, NoRecord, RunBusy, SchemaError, StoreError
 from jimmy_manager.schema import Ledger
 
 
@@ -49,8 +49,9 @@ class Store:
         if stale_s is None:
             stale_s = measured.stale_s if measured.stale_s is not None else self._default_stale_s()
         self.claims = Claims(
-            self.files, clock or Clock(), stale_s=stale_s, lease_s=lease_s or measured.lease_s or 120.0,
-            heartbeat_s=heartbeat_s, patience_s=patience_s, view=self._view,
+            self.files, clock or Clock(), stale_s=stale_s,
+            lease_s=max(lease_s or 0.0, measured.lease_s or 0.0) or 120.0, heartbeat_s=heartbeat_s,
+            patience_s=patience_s, view=self._view,
         )
         self.history = History(self.claims)
         self.registry = Registry(self.claims, measured.key_len)
@@ -109,12 +110,17 @@ class Store:
             self._keep(store_file.edit(self.files, change))
 
     def edit_schema(self, operation: str, *arguments: Any) -> Ledger:
-        """Apply ``Ledger.add``, ``rename`` or ``remove`` with ``arguments``, and keep the result in the store."""
+        """Apply ``Ledger.add``, ``rename``, ``remove`` or ``undo`` with ``arguments``, and keep what comes of it.
+
+        Raises ``SchemaError`` where that makes no sense, or for a field to rename or remove that no run has.
+        """
         _ = self.info
 
         def change(current: StoreFile) -> StoreFile:
+            runs = [(key, self.registry.read(key).stored) for key in self.keys()]
+            if operation in ("rename", "remove") and runs:
+                _require_field(arguments[0], (current.ledger.shown_form(stored) for _, stored in runs))
             ledger: Ledger = getattr(current.ledger, operation)(*arguments)
-            runs = ((key, self.registry.read(key).stored) for key in self.registry)
             return current._replace(ledger=ledger.fitted(runs))
 
         return self._keep(store_file.edit(self.files, change)).ledger
@@ -242,3 +248,17 @@ class Store:
             return not self.history.read_stats(key, generation).commits
         except DamagedRecord:
             return False
+
+
+def _require_field(field: str, configs: Iterable[Mapping[str, Any]]) -> None:
+    """Raise ``SchemaError`` unless some configuration has ``field``, a value or a mapping."""
+    known: set[str] = set()
+    for config in map(Config, configs):
+        if field in config:
+            return
+        known |= config.flatten().keys()
+    from difflib import get_close_matches
+
+    near = get_close_matches(field, sorted(known), n=1)
+    advice = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"
+    raise SchemaError(f"no run has a field {field!r}{advice}")

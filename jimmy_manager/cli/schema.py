@@ -61,6 +61,16 @@ def remove(field: str, value: str, into: str, store: str) -> None:
     _edit(store, "remove", field, yaml12.loads(value, "VALUE"), into)
 
 
+@schema.command()
+@store_option
+def undo(store: str) -> None:
+    """Take the newest entry back: runs show again what is stored of them."""
+    opened = open_store(store, read_only=False)
+    entries = opened.ledger.to_list()
+    opened.edit_schema("undo")
+    click.echo(plain(f"no longer said: {_told(entries[-1])}"))
+
+
 def _edit(store: str, operation: str, *arguments: Any) -> None:
     ledger = open_store(store, read_only=False).edit_schema(operation, *arguments)
     click.echo(plain(_told(ledger.to_list()[-1])))

@@ -34,16 +34,17 @@ class Admission:
         self._bind()
         self._asks = new_fields == "ask"
         self._gained = self._gained_fields()
+        self._lost = self._lost_fields()
 
     def whole(self, configs: Iterable[Mapping[str, Any]]) -> Iterator[Config]:
         """The whole configuration of each; all are looked at before any is trained where fields were gained."""
         made = (self.complete(config) for config in configs)
-        if not self._gained:
+        if not self._gained and not self._lost:
             return made
         checked = list(made)
         self._look_again()  # to make them may have taken a while
         for config in checked:
-            self._check_gained(config)
+            self._check(config)
         return iter(checked)
 
     def complete(self, config: Mapping[str, Any]) -> Config:
@@ -68,7 +69,7 @@ class Admission:
         # Whoever has a key keeps it. A new one goes by the ledger of this moment: by an older one it would be a second.
         if self._store.find(config) is None:
             self._look_again()
-            self._check_gained(config)
+            self._check(config)
         return self._store.register(config)
 
     def _bind(self) -> None:
@@ -78,7 +79,7 @@ class Admission:
         def bind(current: StoreFile) -> StoreFile:
             if current.manager and current.manager != name:
                 raise WrongManager(
-                    f"the store {self._store} belongs to {current.manager!r}, this Manager's name is {name!r}; "
+                    f"the store at {str(self._store)!r} belongs to {current.manager!r}, this Manager is {name!r}; "
                     f"use another one (--store store/{name}), or set name = {current.manager!r} in the class "
                     "if both are one job"
                 )
@@ -92,7 +93,7 @@ class Admission:
     def _look_again(self) -> None:
         """Read the schema ledger anew where somebody has edited it since."""
         if self._store.refresh():
-            self._gained = self._gained_fields()
+            self._gained, self._lost = self._gained_fields(), self._lost_fields()
 
     def _gained_fields(self) -> tuple[str, ...]:
         if not self._asks:
@@ -100,17 +101,40 @@ class Admission:
         known = set(self._store.info.fields) | self._store.ledger.fields()
         return tuple(path for path in self._fields() if path not in known)
 
+    def _lost_fields(self) -> tuple[str, ...]:
+        """The fields of the first defaults that are in neither the defaults nor the ledger of today."""
+        here = set(self._fields())
+        told = tuple(entry.field for entry in self._store.ledger if entry.kind != "add")
+        lost = tuple(
+            path for path in self._store.info.fields
+            if path not in here and not any(path == field or path.startswith(f"{field}.") for field in told)
+        )
+        if lost and not self._asks:  # decided once: these are another job's fields from now on
+            kept = tuple(path for path in self._store.info.fields if path not in lost)
+            self._store.edit(fields=kept)
+            return ()
+        return lost
+
+    def _check(self, config: Config) -> None:
+        if (self._gained or self._lost) and self._store.find(config) is None:
+            self._check_gained(config)
+            self._check_lost(config)
+
+    def _check_lost(self, config: Config) -> None:
+        """Which run had which value is not known here, so any run at all is reason enough to ask."""
+        lost = [path for path in self._lost if path not in config]
+        if lost and next(self._store.committed_keys(), None) is not None:
+            raise SchemaChanged(_advice_on_lost(self._store.directory, lost, self._gained))
+
     def _check_gained(self, config: Config) -> None:
         gained = [path for path in self._gained if path in config]
-        if not gained or self._store.find(config) is not None:
-            return
         for fields in _subsets(gained):
             older = config.clone()
             for path in fields:
                 older.pop(path)
             key = self._store.find(older)
             if key is not None and self._store.claims.look(key).top and not self._store.is_popped(key):
-                raise SchemaChanged(_advice(self._store.directory, key, fields, config))
+                raise SchemaChanged(_advice(self._store.directory, key, fields, self._manager.defaults))
 
 
 def _subsets(fields: list[str]) -> Iterator[tuple[str, ...]]:
@@ -118,15 +142,31 @@ def _subsets(fields: list[str]) -> Iterator[tuple[str, ...]]:
     return itertools.chain.from_iterable(itertools.combinations(fields, size) for size in sizes)
 
 
-def _advice(directory: str | None, key: str, fields: tuple[str, ...], config: Config) -> str:
+def _advice(directory: str | None, key: str, fields: tuple[str, ...], defaults: Config) -> str:
     from jimmy_manager.yaml12 import dump
 
-    store = "" if directory in (None, "store") else f" --store {directory}"
-    values = {path: shlex.quote(dump(config[path]).strip()) for path in fields}
-    lines = "\n".join(f"    jimmy schema add {path} {value}{store}" for path, value in values.items())
+    # The value of the defaults, not of this configuration: it is what most likely holds for the runs from before.
+    values = {path: shlex.quote(dump(defaults[path]).strip()) for path in fields}
+    lines = "\n".join(f"    jimmy schema add {path} {value}{_store(directory)}" for path, value in values.items())
     named = ", ".join(map(repr, fields))
     return (
-        f"the defaults have gained {named}, and run {key} equals this configuration but for that: training now would "
-        f"repeat it under another key. If runs from before behave like the value given here, say so once:\n{lines}\n"
-        "To train them anew instead, use new_fields='rerun' (--new-fields rerun)"
+        f"the defaults have gained {named}, and run {key} equals this configuration but for that, so it may be trained "
+        "a second time under another key. Say once how the runs from before behave; if it is like the default of "
+        f"today:\n{lines}\nTo train them anew instead, use new_fields='rerun' (--new-fields rerun)"
     )
+
+
+def _advice_on_lost(directory: str | None, lost: list[str], gained: tuple[str, ...]) -> str:
+    named = ", ".join(map(repr, lost))
+    lines = [f"    jimmy schema remove {path} VALUE{_store(directory)}" for path in lost]
+    if gained:
+        lines += [f"    jimmy schema rename {path} {gained[0]}{_store(directory)}" for path in lost]
+    return (
+        f"the defaults have lost {named}, so runs from before may be trained a second time under other keys. Say once "
+        "what became of each field; VALUE is what the job does without it:\n" + "\n".join(lines) + "\n"
+        "To train anew instead, use new_fields='rerun' (--new-fields rerun) once"
+    )
+
+
+def _store(directory: str | None) -> str:
+    return "" if directory in (None, "store") else f" --store {shlex.quote(directory or '')}"

@@ -20,13 +20,15 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from jimmy_manager.archives import checkpoints
 from jimmy_manager.archives.claim import Claim
 from jimmy_manager.archives.claims import Standing
-from jimmy_manager.archives.history import Stats
+from jimmy_manager.archives.history import Commit, Stats
 from jimmy_manager.archives.janitor import Janitor
 from jimmy_manager.archives.registry import Registered
 from jimmy_manager.config import Config
 from jimmy_manager.errors import (
+    CheckpointError,
     ClaimLost,
     DamagedRecord,
     HookError,
@@ -80,14 +82,15 @@ class Worker:
     def _try(self, entry: Registered, config: Config) -> Outcome:
         try:
             claim = self._claim(entry)
-        except DamagedRecord as error:  # of this run alone: the others can be trained
+        except (DamagedRecord, CheckpointError) as error:  # of this run alone: the others can be trained
             return Outcome("failed", entry.key, error)
         return claim if isinstance(claim, Outcome) else self._train(claim, config)
 
     def _claim(self, entry: Registered) -> Claim | Outcome:
         claims = self._store.claims
         standing = claims.standing(entry.key)
-        if self._is_complete(standing):
+        newest = self._newest(standing) if self._resume else None
+        if newest is not None and self._is_complete(standing, newest):
             return Outcome("skipped", entry.key)
         if standing.state == "held":
             return Outcome("busy", entry.key, standing=standing)
@@ -96,6 +99,8 @@ class Worker:
         if standing.record is not None and not entry.digest.startswith(standing.record.digest):
             reason = "was claimed for a configuration other than the one in its record"
             raise DamagedRecord(f"run {entry.key} {reason}; run 'jimmy check'")
+        if newest is not None and not newest.has_ckpt:
+            raise checkpoints.left_out(entry.key)
         claim = claims.take(standing, entry.digest, max_crashes=self._manager.max_crashes)
         if claim is None:
             standing = claims.standing(entry.key)
@@ -150,19 +155,20 @@ class Worker:
         except (StoreError, RecordError) as error:  # the run is done all the same, and 'jimmy prune' can do it later
             log.warning("%s", error)
 
-    def _is_complete(self, standing: Standing) -> bool:
-        if not self._resume or not standing.trace.stats:
-            return False
+    def _newest(self, standing: Standing) -> Commit | None:
+        """The newest commit of a run, None where there is none."""
+        if not standing.trace.stats:
+            return None
         try:
             stats: Stats | None = self._store.history.read_stats(standing.key, standing.trace.stats[-1])
         except DamagedRecord:  # or changing at this moment: read it by the careful rules
             stats = self._store.committed(standing.key)
-        if stats is None or not stats.commits:
-            return False
-        epoch = stats.commits[-1].epoch
+        return stats.commits[-1] if stats is not None and stats.commits else None
+
+    def _is_complete(self, standing: Standing, newest: Commit) -> bool:
         # Trained to the end by a worker that died before it said so: somebody has to say it.
         is_open = standing.state in ("dead", "dropped", "silent", "released", "retry")
-        return epoch > self._total or (epoch == self._total and not is_open)
+        return newest.epoch > self._total or (newest.epoch == self._total and not is_open)
 
     def _may_retry(self, key: str) -> bool:
         standing = self._store.standing(key)

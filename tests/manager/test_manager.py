@@ -21,6 +21,7 @@ from jimmy_manager.errors import (
     RunBusy,
     RunFailed,
     SchemaChanged,
+    SchemaError,
     Stopped,
     WrongManager,
 )
@@ -488,7 +489,7 @@ def test_a_store_belongs_to_one_job(tmp_path: Path) -> None:
 
     assert (Trivial.name, Variant.name, Other.name, Fresh.name) == ("Trivial", "Trivial", "Other", "Fresh")
     Trivial(tmp_path / "store").process({"a": 1})
-    with pytest.raises(WrongManager, match=r"belongs to 'Trivial'.*name is 'Other'.*--store store/Other"):
+    with pytest.raises(WrongManager, match=r"belongs to 'Trivial'.*is 'Other'.*--store store/Other"):
         Other(tmp_path / "store").process({"a": 1})
     assert list(Other(tmp_path / "store").stats)
     Variant(tmp_path / "store").process({"a": 2})
@@ -569,6 +570,67 @@ def test_a_gained_default_orphans_no_run_that_was_popped(tmp_path: Path) -> None
     assert grown.stats[grown.process({"a": 1})]["done"]
     with pytest.raises(SchemaChanged):
         grown.process({"a": 2})
+
+
+def test_the_advice_names_the_value_of_the_defaults_and_not_that_of_one_configuration(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    Trivial(store, defaults={"lr": 0.1}).process({"a": 1})
+    with pytest.raises(SchemaChanged, match=r"jimmy schema add decay 0\.0 --store"):
+        Trivial(store, defaults={"lr": 0.1, "decay": 0.0}).process({"a": 1, "decay": 0.5})
+
+
+def test_a_lost_default_stops_everything_until_it_is_said_what_became_of_it(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    first = Trivial(store, defaults={"lr": 0.1, "momentum": 0.9}).process({"a": 1})
+    renamed = {"lr": 0.1, "optim": {"mom": 0.9}}
+    lines = r"schema remove momentum VALUE(.|\n)*schema rename momentum optim\.mom"
+    with pytest.raises(SchemaChanged, match=rf"lost 'momentum'(.|\n)*{lines}"):
+        Trivial(store, defaults=renamed).process({"a": 1})
+    with pytest.raises(SchemaChanged, match="lost 'momentum'"):
+        Trivial(store, defaults={"lr": 0.1}).process({"a": 1})
+    assert Trivial(store, defaults={"lr": 0.1}).process({"a": 2, "momentum": 0.5})  # it was only moved to the choices
+
+    manager = Trivial(store, defaults=renamed)
+    manager.store.edit_schema("rename", "momentum", "optim.mom")
+    assert manager.process({"a": 1}) == first
+    manager.store.edit_schema("undo")
+    manager.store.edit_schema("remove", "momentum", 0.9)
+    manager = Trivial(store, defaults={"lr": 0.1})
+    assert manager.process({"a": 1}) == first
+
+
+def test_a_lost_default_is_asked_about_once_where_the_answer_is_to_train_anew(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    Trivial(store, defaults={"lr": 0.1, "momentum": 0.9}).process({"a": 1})
+    Trivial(store, defaults={"lr": 0.1}).process({"a": 1}, new_fields="rerun")
+    Trivial(store, defaults={"lr": 0.1}).process({"a": 2})
+    assert len(Trivial(store).stats) == 3
+
+
+def test_only_a_field_that_some_run_has_can_be_renamed_or_removed(tmp_path: Path) -> None:
+    manager = Trivial(tmp_path / "store", defaults={"optim": {"momentum": 0.9}})
+    manager.process({"a": 1})
+    for edit in (("rename", "optim.momntum", "optim.mom"), ("remove", "optim.momntum", 0.9)):
+        with pytest.raises(SchemaError, match=r"no run has a field 'optim\.momntum'; did you mean 'optim\.momentum'"):
+            manager.store.edit_schema(*edit)
+    manager.store.edit_schema("rename", "optim", "opt")
+
+
+def test_a_popped_run_does_not_stand_in_the_way_of_an_entry(tmp_path: Path) -> None:
+    manager = Trivial(tmp_path / "store")
+    manager.process({"rate": 3})
+    manager.process({"lr": 0.1})
+    with pytest.raises(SchemaError):
+        manager.store.edit_schema("rename", "lr", "rate")
+    manager.pop(manager.configs.get_key({"rate": 3}))
+    manager.store.edit_schema("rename", "lr", "rate")
+    assert manager.configs.get_key({"rate": 0.1})
+
+
+def test_the_longer_of_two_leases_counts(tmp_path: Path) -> None:
+    Trivial(tmp_path / "store").store.edit(lease_s=600.0)
+    assert Trivial(tmp_path / "store").store.claims.lease_s == 600.0
+    assert Trivial(tmp_path / "store", lease_s=900.0).store.claims.lease_s == 900.0
 
 
 def test_a_gained_default_may_be_trained_anew_when_asked(tmp_path: Path) -> None:
