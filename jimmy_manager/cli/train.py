@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jimmy_manager.cli import fields as overrides
 from jimmy_manager.cli import jobs, pool
 from jimmy_manager.cli.main import BUSY, ERROR, SOME_FAILED
 from jimmy_manager.cli.options import JobCommand, fields_argument, job_argument, store_option
-from jimmy_manager.config import from_cli
 from jimmy_manager.errors import HookError, JimmyError
 from jimmy_manager.manager.plain_text import plain, plain_lines
 
@@ -69,9 +69,9 @@ def sweep(
     """Train a job's whole grid beside other workers.
 
     Start the same command as often and on as many machines as you like: each configuration is trained once. NAME=VALUE
-    fixes a field in every configuration, e.g. optim.lr=1e-3.
+    fixes a field in every configuration, e.g. optim.lr=1e-3; +NAME=VALUE one that the job does not know.
     """
-    fixed = from_cli(fields)
+    fixed = overrides.read(fields)
     member = pool.join()
     if workers is not None and member is None:
         if isinstance(job, str):
@@ -80,9 +80,10 @@ def sweep(
     with _manager(job, store, settings) as manager:
         if member is not None:
             member.report_start()
+        overrides.check(fixed, manager, choices, is_sweep=True)
         is_waiting = member is not None if wait is None else wait
         report = manager.sweep(
-            choices, order, fixed=fixed, num_epochs=num_epochs, count=count, wait=is_waiting, retries=retries,
+            choices, order, fixed=fixed.values, num_epochs=num_epochs, count=count, wait=is_waiting, retries=retries,
             new_fields=new_fields, max_errors=math.inf, max_in_a_row=_MOST_IN_A_ROW,
         )
         _tell_failures(manager.store, report.failed)
@@ -105,11 +106,14 @@ def process(
 ) -> None:
     """Train one configuration and print its key.
 
-    NAME=VALUE sets a field, e.g. optim.lr=1e-3; the others have the job's defaults.
+    NAME=VALUE sets a field, e.g. optim.lr=1e-3, and +NAME=VALUE one that the job does not know; the others have the
+    job's defaults.
     """
+    config = overrides.read(fields)
     with _manager(job, store, settings) as manager:
+        overrides.check(config, manager, is_sweep=False)
         report = manager.batch(
-            [from_cli(fields)], num_epochs, resume=resume, wait=wait, retries=retries, new_fields=new_fields,
+            [config.values], num_epochs, resume=resume, wait=wait, retries=retries, new_fields=new_fields,
             max_errors=math.inf,
         )
         _tell_failures(manager.store, report.failed, with_traceback=True)

@@ -60,11 +60,23 @@ def test_a_sweep_trains_the_grid_and_a_second_one_finds_nothing_to_do(start: Sta
 
 
 def test_fields_on_the_command_line_fix_them_in_each_configuration(start: Start, tmp_path: Path) -> None:
-    code, _, err = finish(start("worker", JOB, "lr=0.7", "extra.field=[1, 2]", "--num-epochs=1", "--order=given"))
+    code, _, err = finish(start("worker", JOB, "lr=0.7", "+extra.field=[1, 2]", "--num-epochs=1", "--order=given"))
     assert code == 0, err
     store = Store(tmp_path / "own", read_only=True)
     assert [(c.lr, c.extra.field) for c in store.configs.values()] == [(0.7, [1, 2])] * 2
     assert {s["epoch"] for s in store.stats.values()} == {1}
+
+
+@pytest.mark.parametrize("command", [["sweep"], ["sweep", "--workers", "2"], ["process"]])
+def test_a_misspelt_field_is_a_wrong_command_line_and_trains_nothing(
+    start: Start, tmp_path: Path, command: list[str]
+) -> None:
+    (tmp_path / "jobs" / "defaults.yaml").write_text("{lr: 0.1, seed: 0}")
+    text = (tmp_path / JOB).read_text().replace("default_config = None", "default_config = 'defaults.yaml'")
+    (tmp_path / JOB).write_text(text)
+    code, out, err = finish(start(*command, JOB, "sede=1"))
+    assert (code, out, "did you mean 'seed'?" in err) == (2, "", True), err
+    assert not (tmp_path / "own" / "configs").exists()
 
 
 def test_choices_come_from_a_file_too(start: Start, tmp_path: Path) -> None:
