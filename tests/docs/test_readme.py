@@ -6,8 +6,11 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -66,12 +69,43 @@ def test_the_commands_and_the_notebook_cells_work_in_the_order_of_the_page(clone
     assert run(lines(look)[0], clone).count("0 done, 12 complete before") == 2
 
 
-def test_the_wrapped_command_of_the_slurm_line_runs(clone: Path) -> None:
-    """Slurm itself is tested elsewhere; here only that what it would start is right."""
+@pytest.fixture(scope="module")
+def batch_script(clone: Path) -> Path:
+    """What Slurm makes of the page's line; Slurm itself is tested elsewhere."""
     (line,) = lines(next(block for block in blocks("sh") if "sbatch" in block))
     words = shlex.split(line)
-    assert words[:2] == ["sbatch", "--array=1-32"]
-    run(words[words.index("--wrap") + 1], clone)
+    assert words[:3] == ["sbatch", "--array=1-32", "--signal=B:USR1@60"]
+    script = clone / "batch.sh"
+    wrapped = words[words.index("--wrap") + 1]
+    script.write_text(f'#!/bin/sh\n# This script was created by sbatch --wrap.\n\n{wrapped} "$@"\n')
+    return script
+
+
+def test_the_wrapped_command_of_the_slurm_line_runs(clone: Path, batch_script: Path) -> None:
+    run(["sh", str(batch_script)], clone)
+
+
+def test_a_signal_to_the_batch_shell_alone_lets_the_worker_save_and_hand_its_run_on(
+    clone: Path, batch_script: Path
+) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    shell = subprocess.Popen(
+        ["sh", str(batch_script), "--num-epochs", "1000000", "--store", "signalled"], cwd=clone, start_new_session=True,
+        env=os.environ | {"PATH": path, "PYTHONPATH": "."}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while not list(clone.glob("signalled/stats/*/*.json")):
+            assert shell.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        shell.send_signal(signal.SIGUSR1)
+        _, told = shell.communicate(timeout=60)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+    assert shell.returncode == 128 + signal.SIGUSR1, told
+    assert "stopped by SIGUSR1" in told
 
 
 def test_every_make_target_that_is_named_exists() -> None:
