@@ -23,7 +23,7 @@ from typing import NamedTuple, TypeVar
 
 from jimmy_manager.archives import layout
 from jimmy_manager.archives.disk import Disk
-from jimmy_manager.archives.files import Files
+from jimmy_manager.archives.files import Files, store_error
 from jimmy_manager.archives.history import Stats
 from jimmy_manager.archives.store import Store
 from jimmy_manager.errors import DamagedRecord, ReadOnlyStore, StoreError, UnreadableRecord
@@ -200,6 +200,8 @@ def _alone(files: Files) -> Iterator[bool]:
         log.info("another janitor is sweeping %s", files.root)
         yield False
         return
+    except OSError as error:
+        raise store_error("lock", lock.lock_file, error) from error
     try:
         yield True
     finally:

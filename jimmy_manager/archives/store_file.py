@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from jimmy_manager import yaml12
 from jimmy_manager.archives import layout
 from jimmy_manager.archives.disk import Disk
-from jimmy_manager.archives.files import Files, unreadable
+from jimmy_manager.archives.files import Files, store_error, unreadable
 from jimmy_manager.errors import DamagedRecord, StoreError, StoreTooNew
 from jimmy_manager.schema import Ledger
 
@@ -137,8 +137,15 @@ def _lock(files: Files) -> Iterator[None]:
         return
     import filelock
 
+    path = files.path(f".{layout.STORE_FILE}.lock")
+    lock = filelock.FileLock(path, timeout=_LOCK_TIMEOUT_S)
     try:
-        with filelock.FileLock(files.path(f".{layout.STORE_FILE}.lock"), timeout=_LOCK_TIMEOUT_S):
-            yield
+        lock.acquire()
     except filelock.Timeout as error:
         raise StoreError(f"another process has been editing {layout.STORE_FILE} for {_LOCK_TIMEOUT_S:g} s") from error
+    except OSError as error:
+        raise store_error("lock", path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()

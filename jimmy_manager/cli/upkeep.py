@@ -26,13 +26,13 @@ def check(ctx: click.Context, /, store: str, fix: bool, quick: bool, as_json: bo
     from jimmy_manager.archives import audit
 
     findings, repairs = audit.check(store, fix=fix, contents=not quick)
-    left = [done.finding for done in repairs if done.outcome == "left"] if fix else findings
+    done_by = {done.finding: done for done in repairs}
+    left = [found for found in findings if found not in done_by or done_by[found].outcome == "left"]
     if as_json:
         told = [{"name": done.finding.name, "outcome": done.outcome, "message": done.message} for done in repairs]
         found = {"findings": [finding._asdict() for finding in findings], "repairs": told}
         click.echo(json.dumps(found, indent=1))
     else:
-        done_by = {done.finding: done for done in repairs}
         for finding in findings:
             click.echo(f"{plain(finding.kind)}: {plain(finding.name)}: {plain(finding.message)}")
             if finding in done_by:
@@ -53,7 +53,7 @@ def check(ctx: click.Context, /, store: str, fix: bool, quick: bool, as_json: bo
 def prune(store: str, dry_run: bool, offline: bool) -> None:
     """Remove what no reader needs again.
 
-    That is superseded generations, and what killed writers left behind.
+    That is superseded generations; with --offline also what killed writers left behind.
     """
     from jimmy_manager.archives.janitor import Janitor
 

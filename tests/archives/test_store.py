@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from jimmy_manager import Config
 from jimmy_manager.archives import filesystem, layout, store_file
 from jimmy_manager.archives import store as store_module
 from jimmy_manager.archives.disk import Disk
+from jimmy_manager.archives.janitor import Janitor
 from jimmy_manager.archives.memory import Memory
 from jimmy_manager.archives.store import Store
 from jimmy_manager.archives.store_file import StoreFile
@@ -571,3 +574,18 @@ def test_names_of_every_file_of_a_store_are_known_to_the_layout(tmp_path: Path) 
     for path in (tmp_path / "s").rglob("*.*"):
         archive = path.relative_to(tmp_path / "s").parts[0]
         assert archive == layout.STORE_FILE or layout.parse(archive, path.name)
+
+
+@pytest.mark.parametrize("use", [lambda store: store.edit_schema("add", "b", 1), lambda store: Janitor(store).sweep()])
+def test_a_lock_that_cannot_be_made_is_an_error_of_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: Callable[[Store], object]
+) -> None:
+    store = Store(tmp_path / "store")
+    store.register({"a": 1})
+
+    def refuse(self: object, *args: object, **kwargs: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    with pytest.raises(StoreError, match=r"cannot lock .*\.lock: Read-only file system"):
+        use(store)
