@@ -3,8 +3,11 @@
     python benchmarks/store.py [--quick] [--dir DIR]
 
 Floors are what anybody would pay for the same promise: plain files for registering, the same number of fsynced
-writes and renames for a run, one listing of the directories for finding what is left. Each line gives median, p90
-and maximum over the rounds, and the ratio of the medians.
+writes and renames for a run, one listing of the directories for finding what is left. Each line gives median, p90, p99
+and maximum of the single operations of all rounds, each timed by the process that does it; where one round is one
+operation there are about ten of them, and p99 is the maximum. The ratio is that of whole rounds, the median of ours to
+the median of the floor: a slow operation in a hundred counts there, and with several processes what they get done
+together.
 
 It cannot show what a shared file system costs, nor what neighbours on this machine do to a single round: look at the
 spread before believing a ratio.
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import secrets
@@ -23,7 +27,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +37,8 @@ import torch
 from jimmy_manager import Manager, Store
 from jimmy_manager.archives import previews
 from jimmy_manager.archives.attempt import Attempt
+from jimmy_manager.archives.registry import Registered
+from jimmy_manager.manager.progress import Progress
 
 
 class Trivial(Manager):
@@ -54,13 +61,29 @@ def timed(operation: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def report(name: str, ours: list[float], floor: list[float], unit: float, aim: str) -> None:
-    def spread(seconds: list[float]) -> str:
-        ordered = [s / unit for s in sorted(seconds)]
-        return f"{statistics.median(ordered):9.1f} {ordered[int(0.9 * (len(ordered) - 1))]:9.1f} {ordered[-1]:9.1f}"
+class Times:
+    """What one side of a comparison took: ``single`` operations, and ``rounds``, as seconds for each operation."""
 
-    ratio = statistics.median(ours) / statistics.median(floor)
-    print(f"{name:44} {spread(ours)}   {spread(floor)}   {ratio:6.2f}x  {aim}", flush=True)
+    def __init__(self) -> None:
+        self.single: list[float] = []
+        self.rounds: list[float] = []
+
+    def add(self, operations: Iterable[Callable[[], object]]) -> None:
+        """Run a round, and time each of its operations."""
+        singles = [timed(operation) for operation in operations]
+        self.single += singles
+        self.rounds.append(statistics.fmean(singles))
+
+    def shown(self, unit: float) -> str:
+        """Median, p90, p99 and maximum, by nearest rank."""
+        ordered = sorted(self.single)
+        values = [ordered[math.ceil(share * len(ordered)) - 1] / unit for share in (0.5, 0.9, 0.99, 1)]
+        return " ".join(f"{value:7.1f}" if value < 10_000 else f"{value:7.0f}" for value in values)
+
+
+def report(name: str, ours: Times, floor: Times, unit: float, aim: str = "") -> None:
+    ratio = statistics.median(ours.rounds) / statistics.median(floor.rounds)
+    print(f"{name:35} {ours.shown(unit)}  {floor.shown(unit)} {ratio:6.2f}x  {aim}".rstrip(), flush=True)
 
 
 def write_durably(folder: str, name: str, data: bytes) -> None:
@@ -89,25 +112,37 @@ def shards(root: Path, *archives: str) -> Path:
 def registering(directory: Path, count: int, rounds: int, durable: bool) -> None:
     """Registering configurations, beside writing the same JSON to as many files in as many folders."""
     configs = configurations(count)
-    ours, floor = [], []
+    ours, floor = Times(), Times()
     for _ in range(rounds):
         root = shards(directory / secrets.token_hex(4), "configs")
 
-        def plain(root: Path = root) -> None:
-            for i, config in enumerate(configs):
-                data = json.dumps(config).encode()
-                folder = f"{root}/configs/{i % 256:02x}"
-                if durable:
-                    write_durably(folder, f"{i:08x}.json", data)
-                else:
-                    with open(f"{folder}/{i:08x}.json", "wb") as file:
-                        file.write(data)
+        def plain(i: int, config: dict[str, Any], root: Path = root) -> None:
+            data = json.dumps(config).encode()
+            folder = f"{root}/configs/{i % 256:02x}"
+            if durable:
+                write_durably(folder, f"{i:08x}.json", data)
+            else:
+                with open(f"{folder}/{i:08x}.json", "wb") as file:
+                    file.write(data)
 
-        floor.append(timed(plain) / count)
+        floor.add(partial(plain, i, config) for i, config in enumerate(configs))
         store = Store(shards(directory / secrets.token_hex(4), "configs"), durable=durable)
-        ours.append(timed(lambda store=store: [store.register(config) for config in configs]) / count)
+        ours.add(partial(store.register, config) for config in configs)
     what = "fsynced" if durable else "not fsynced"
-    report(f"register {count}, {what} (us each)", ours, floor, 1e-6, "aim <= 1.5x" if durable else "aim <= 1.3x")
+    report(f"register {count}, {what} (us)", ours, floor, 1e-6, "<= 1.5x" if durable else "<= 1.3x")
+
+
+class Stopwatch(Progress):
+    """Notes how long each run took, the search for it included."""
+
+    def __init__(self) -> None:
+        self.took: list[float] = []
+        self._since = time.perf_counter()
+
+    def end_run(self, key: str, state: str, message: str = "") -> None:
+        now = time.perf_counter()
+        self.took.append(now - self._since)
+        self._since = now
 
 
 def cycles(directory: Path, count: int, rounds: int, processes: int) -> None:
@@ -118,65 +153,73 @@ def cycles(directory: Path, count: int, rounds: int, processes: int) -> None:
     torch.set_num_threads(1)
     context = multiprocessing.get_context("fork")
     names = ("configs", "claims", "ckpts", "previews", "stats")
-    ours, floor = [], []
+    ours, floor = Times(), Times()
 
-    def in_processes(work: Callable[[int], None]) -> float:
-        workers = [context.Process(target=work, args=(number,)) for number in range(processes)]
+    def in_processes(times: Times, work: Callable[[int], list[float]]) -> None:
+        answers = [directory / f"{number}.json" for number in range(processes)]
+
+        def target(number: int) -> None:
+            answers[number].write_text(json.dumps(work(number)))
+
+        workers = [context.Process(target=target, args=(number,)) for number in range(processes)]
         started = time.perf_counter()
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
+        times.rounds.append((time.perf_counter() - started) / count)
         assert all(worker.exitcode == 0 for worker in workers)
-        return (time.perf_counter() - started) / count
+        times.single += [took for answer in answers for took in json.loads(answer.read_text())]
 
     for _ in range(rounds):
         root = shards(directory / secrets.token_hex(4), *names)
 
-        def plain(number: int, root: Path = root) -> None:
-            for i in range(number, count, processes):
-                for archive in (*names, "claims", "stats"):
-                    name = f"{i:08x}.{secrets.token_hex(2)}"
-                    write_durably(f"{root}/{archive}/{i % 256:02x}", name, b"x" * 400)
+        def one(i: int, root: Path = root) -> None:
+            for archive in (*names, "claims", "stats"):
+                write_durably(f"{root}/{archive}/{i % 256:02x}", f"{i:08x}.{secrets.token_hex(2)}", b"x" * 400)
 
-        def work(number: int, root: Path) -> None:
+        def plain(number: int) -> list[float]:
+            return [timed(partial(one, i)) for i in range(number, count, processes)]
+
+        def work(number: int, root: Path) -> list[float]:
             del number
-            Trivial(root, verbose=False).sweep({"grid": {"point": range(count)}})
+            manager = Trivial(root, verbose=False)
+            manager.progress = stopwatch = Stopwatch()
+            manager.sweep({"grid": {"point": range(count)}})
+            return stopwatch.took
 
-        floor.append(in_processes(plain))
+        in_processes(floor, plain)
         store = shards(directory / secrets.token_hex(4), *names)
-        ours.append(in_processes(lambda number, store=store: work(number, store)))
+        in_processes(ours, partial(work, root=store))
         assert sum(1 for _ in Store(store, read_only=True).stats) == count
-    report(f"claim to done, {count} runs, {processes} processes (us each)", ours, floor, 1e-6, "aim <= 3x")
+    several = "1 process" if processes == 1 else f"{processes} processes"
+    report(f"claim to done, {several} (us)", ours, floor, 1e-6, "<= 3x")
 
 
 def claims_alone(directory: Path, count: int, rounds: int) -> None:
     """Taking a claim, beside one fsynced file and one link."""
-    ours, floor = [], []
+    ours, floor = Times(), Times()
     for _ in range(rounds):
         root = shards(directory / secrets.token_hex(4), "claims")
 
-        def plain(root: Path = root) -> None:
-            for i in range(count):
-                folder = f"{root}/claims/{i % 256:02x}"
-                descriptor = os.open(f"{folder}/.{i}", os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o666)
-                os.write(descriptor, b"x" * 400)
-                os.fsync(descriptor)
-                os.close(descriptor)
-                os.link(f"{folder}/.{i}", f"{folder}/{i:08x}")
-                sync_folder(folder)
+        def plain(i: int, root: Path = root) -> None:
+            folder = f"{root}/claims/{i % 256:02x}"
+            descriptor = os.open(f"{folder}/.{i}", os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o666)
+            os.write(descriptor, b"x" * 400)
+            os.fsync(descriptor)
+            os.close(descriptor)
+            os.link(f"{folder}/.{i}", f"{folder}/{i:08x}")
+            sync_folder(folder)
 
-        floor.append(timed(plain) / count)
+        floor.add(partial(plain, i) for i in range(count))
         store = Store(shards(directory / secrets.token_hex(4), "claims", "configs"))
         entries = [store.register(config) for config in configurations(count)]
 
+        def take(entry: Registered, store: Store = store) -> None:
+            assert store.claims.take(store.standing(entry.key), entry.digest)
 
-        def take(store: Store = store, entries: list[Any] = entries) -> None:
-            for entry in entries:
-                assert store.claims.take(store.standing(entry.key), entry.digest)
-
-        ours.append(timed(take) / count)
-    report(f"claim {count} (us each)", ours, floor, 1e-6, "")
+        ours.add(partial(take, entry) for entry in entries)
+    report(f"claim {count} (us)", ours, floor, 1e-6)
 
 
 def nearly_done(directory: Path, count: int) -> Path:
@@ -205,10 +248,10 @@ def first_claim(root: Path, count: int, rounds: int) -> None:
         def setup(self, config: Any) -> None:
             raise KeyboardInterrupt
 
-    def ours(order: str) -> None:
+    def ours() -> None:
         manager = Stopping(root, verbose=False)
         try:
-            manager.sweep({"grid": {"point": range(count)}}, order=order)
+            manager.sweep({"grid": {"point": range(count)}})
         except KeyboardInterrupt:
             return
         raise AssertionError("nothing was claimed")
@@ -219,8 +262,16 @@ def first_claim(root: Path, count: int, rounds: int) -> None:
                 os.listdir(root / archive / shard)
 
     listing()
-    pairs = [(timed(lambda: ours("random")), timed(listing)) for _ in range(rounds)]
-    report(f"first claim of {count}, 99 % done (ms)", *map(list, zip(*pairs, strict=True)), 1e-3, "aim <= 2x")
+    times = alternated(ours, listing, rounds)
+    report(f"first claim of {count}, 99% done (ms)", *times, 1e-3, "<= 2x")
+
+
+def alternated(ours: Callable[[], object], floor: Callable[[], object], rounds: int) -> tuple[Times, Times]:
+    times = Times(), Times()
+    for _ in range(rounds):
+        times[0].add([ours])
+        times[1].add([floor])
+    return times
 
 
 def commands(directory: Path) -> None:
@@ -234,13 +285,9 @@ def commands(directory: Path) -> None:
         ("jimmy --help", [jimmy, "--help"], 140),
         ("import jimmy_manager", [sys.executable, "-c", "import jimmy_manager"], 60),
     ):
-        pairs = [
-            (timed(lambda c=command: subprocess.run(c, check=True, capture_output=True)),
-             timed(lambda: subprocess.run([sys.executable, "-c", "pass"], check=True)))
-            for _ in range(9)
-        ]
-        ours, floor = map(list, zip(*pairs, strict=True))
-        report(f"{name} (ms)", ours, floor, 1e-3, f"aim <= {aim} ms")
+        ours = partial(subprocess.run, command, check=True, capture_output=True)
+        floor = partial(subprocess.run, [sys.executable, "-c", "pass"], check=True)
+        report(f"{name} (ms)", *alternated(ours, floor, 9), 1e-3, f"<= {aim} ms")
 
 
 def main() -> None:
@@ -250,7 +297,7 @@ def main() -> None:
     arguments = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="jimmy-bench-", dir=arguments.dir))
     scale, rounds = (10, 2) if arguments.quick else (1, 5)
-    print(f"{'':44} {'ours: median, p90, max':^29}   {'floor: median, p90, max':^29}    ratio")
+    print(f"{'':35} {'ours: median, p90, p99, max':^31}  {'floor: median, p90, p99, max':^31}   ratio  aim")
     try:
         registering(directory, 10_000 // scale, rounds, durable=False)
         registering(directory, 2_000 // scale, rounds, durable=True)
