@@ -37,6 +37,15 @@ def text(value: Any) -> str:
     return plain(json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, 'run'), counted(2, 'run')
+    ('1 run', '2 runs')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def width(cell: str) -> int:
     """How many columns of a terminal ``cell`` takes."""
     if cell.isascii():

@@ -12,6 +12,7 @@ from jimmy_manager.cli.main import ERROR
 from jimmy_manager.cli.options import complete_key, json_option, keys_argument, open_store, store_option
 from jimmy_manager.errors import KeyNotFound
 from jimmy_manager.manager.plain_text import plain, plain_lines
+from jimmy_manager.results.table import STATES
 
 
 @click.command()
@@ -61,10 +62,10 @@ def retry(ctx: click.Context, /, keys: tuple[str, ...], every: bool, store: str)
         standing = opened.standing(key)
         if standing.state != "failed":
             refused += 1
-            click.echo(f"error: run {key} is {standing.state}, not failed", err=True)
+            click.echo(f"error: run {key} is {STATES.get(standing.state, standing.state)}, not failed", err=True)
         elif opened.claims.mark(standing, opened.registry.read(key).digest, "retry") is None:
             refused += 1
-            click.echo(f"error: run {key} was claimed by somebody else a moment ago", err=True)
+            click.echo(f"error: run {key} was claimed by another worker a moment ago", err=True)
         else:
             click.echo(f"run {key} will be tried again")
     if not chosen:

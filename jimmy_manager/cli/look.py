@@ -16,7 +16,7 @@ import click
 from jimmy_manager.archives import layout
 from jimmy_manager.archives.claims import Standing
 from jimmy_manager.archives.history import Commit, Stats
-from jimmy_manager.cli.columns import Columns, shown, text, width
+from jimmy_manager.cli.columns import Columns, counted, shown, text, width
 from jimmy_manager.cli.options import complete_key, json_option, key_argument, open_store, store_option
 from jimmy_manager.errors import NoRecord
 from jimmy_manager.keys import explain
@@ -103,7 +103,7 @@ def diff(first: str, second: str, store: str, as_json: bool) -> None:
     for cells in lines:
         click.echo("  ".join(cells).rstrip())
     equal = len(dict(flattened(a.config)).keys() | dict(flattened(b.config)).keys()) - len(fields)
-    click.secho(f"{equal} more fields of the configurations are equal", dim=True)
+    click.secho(f"{counted(equal, 'more field')} of the configurations {'is' if equal == 1 else 'are'} equal", dim=True)
 
 
 @click.command()

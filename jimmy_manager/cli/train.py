@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import shlex
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -33,17 +34,17 @@ Decorated = Callable[..., Any]
 def _training_options(command: Decorated) -> Decorated:
     options = [
         click.option("--num-epochs", type=click.IntRange(0), help="Epochs in all; by default what the job says."),
-        click.option("--retries", type=click.IntRange(0), default=0, help="Try failed runs again, so often."),
+        click.option("--retries", type=click.IntRange(0), default=0, help="How often to try a failed run again."),
         click.option(
             "--new-fields", type=click.Choice(["ask", "rerun"]), default="ask", show_default=True,
             help="What to do with results from before the defaults had a field.",
         ),
         click.option("--max-crashes", type=click.IntRange(1), help="Crashes in a row that make a run failed."),
-        click.option("--eval-interval", type=click.IntRange(1), metavar="EPOCHS", help="Evaluate so often."),
-        click.option("--save-interval", type=click.IntRange(1), metavar="EPOCHS", help="Save so often."),
+        click.option("--eval-interval", type=click.IntRange(1), metavar="EPOCHS", help="Epochs between evaluations."),
+        click.option("--save-interval", type=click.IntRange(1), metavar="EPOCHS", help="Epochs between saves."),
         click.option("--device", help="cpu, cuda:1, ...; by default the first GPU."),
         click.option("--threads", type=click.IntRange(1), help="CPU threads for torch."),
-        click.option("--quiet", "-q", is_flag=True, help="Tell nothing but errors."),
+        click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -56,9 +57,12 @@ def _training_options(command: Decorated) -> Decorated:
 @store_option
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Start N workers on this machine.")
 @click.option("--choices", type=click.Path(exists=True, dir_okay=False), help="A YAML file instead of the job's grid.")
-@click.option("--count", type=click.IntRange(0), default=0, help="Train so many runs at most (0: all).")
+@click.option("--count", type=click.IntRange(0), default=0, help="Train at most this many runs (0: all).")
 @click.option("--wait/--no-wait", default=None, help="Wait for runs that others hold; with --workers the default.")
-@click.option("--order", type=click.Choice(["random", "given"]), default="random", show_default=True)
+@click.option(
+    "--order", type=click.Choice(["random", "given"]), default="random", show_default=True,
+    help="In which order to go through the grid; at random, workers seldom meet.",
+)  # fmt: skip
 @_training_options
 @click.pass_context
 def sweep(
@@ -86,7 +90,7 @@ def sweep(
             choices, order, fixed=fixed.values, num_epochs=num_epochs, count=count, wait=is_waiting, retries=retries,
             new_fields=new_fields, max_errors=math.inf, max_in_a_row=_MOST_IN_A_ROW,
         )
-        _tell_failures(manager.store, report.failed)
+        _tell_failures(manager.store, report)
     if member is not None:
         member.report_end()
     ctx.exit(_code(report))
@@ -116,7 +120,7 @@ def process(
             [config.values], num_epochs, resume=resume, wait=wait, retries=retries, new_fields=new_fields,
             max_errors=math.inf,
         )
-        _tell_failures(manager.store, report.failed, with_traceback=True)
+        _tell_failures(manager.store, report, with_traceback=True)
         for key in (*report.done, *report.skipped):
             click.echo(key)
         for key in report.busy:
@@ -146,7 +150,8 @@ def _manager(job: str | type[Manager], store: str, settings: dict[str, Any]) -> 
         raise HookError(f"the job {name} called sys.exit({error.code!r}); let it raise an exception instead") from error
 
 
-def _tell_failures(store: Store, failed: list[str], *, with_traceback: bool = False) -> None:
+def _tell_failures(store: Store, report: BatchReport, *, with_traceback: bool = False) -> None:
+    failed, before = report.failed, set(report.failed_before)
     for key in failed[:_MOST_KEYS]:
         try:
             record = store.standing(key).record
@@ -154,13 +159,14 @@ def _tell_failures(store: Store, failed: list[str], *, with_traceback: bool = Fa
             click.echo(f"error: run {key} failed, and its claim cannot be read: {plain(unread)}", err=True)
             continue
         error = (record.error if record else None) or {}
-        if with_traceback and error.get("traceback"):
+        if with_traceback and key not in before and error.get("traceback"):
             click.echo(plain_lines(error["traceback"]).rstrip("\n"), err=True)
         what = f"{plain(error.get('type', 'unknown'))}: {plain(error.get('message', ''))}"
-        click.echo(f"error: run {key} failed: {what}", err=True)
+        verb = "had failed before and was left alone" if key in before else "failed"
+        click.echo(f"error: run {key} {verb}: {what}", err=True)
     if failed:
         more = f"{len(failed) - _MOST_KEYS} more failed; " if len(failed) > _MOST_KEYS else ""
-        at = f" --store {store}" if str(store) != os.environ.get("JIMMY_STORE", "store") else ""
+        at = f" --store {shlex.quote(plain(store))}" if str(store) != os.environ.get("JIMMY_STORE", "store") else ""
         keys = " ".join(failed) if len(failed) <= _MOST_KEYS else "--all"
         one = f" {failed[0]}" if len(failed) == 1 else ""
         click.echo(f"{more}see 'jimmy errors{one}{at}', try again with 'jimmy retry {keys}{at}'", err=True)

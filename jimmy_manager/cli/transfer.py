@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import click
 
 from jimmy_manager.archives.store import Store
+from jimmy_manager.cli.columns import counted
 from jimmy_manager.cli.main import ERROR
 from jimmy_manager.cli.options import json_option, keys_argument, open_store, store_option
 from jimmy_manager.manager.plain_text import plain
@@ -33,7 +34,7 @@ def export(ctx: click.Context, /, file: str, keys: tuple[str, ...], store: str, 
     if as_json:
         click.echo(json.dumps(exported._asdict(), indent=1))
     else:
-        click.echo(f"{len(exported.keys)} runs written to {plain(file)}")
+        click.echo(f"{counted(len(exported.keys), 'run')} written to {plain(file)}")
     _tell_left(exported.left)
     ctx.exit(ERROR if exported.left else 0)
 

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from jimmy_manager.cli.columns import counted
 from jimmy_manager.cli.main import ERROR
 from jimmy_manager.cli.options import json_option, keys_argument, open_store, store_option
 from jimmy_manager.manager.plain_text import plain
@@ -41,8 +42,7 @@ def check(ctx: click.Context, /, store: str, fix: bool, quick: bool, as_json: bo
         fixable = sum(1 for finding in findings if finding.remedy)
         advice = "" if fix or not fixable else f"; 'jimmy check --fix' can repair {fixable}"
         mended = f", {len(findings) - len(left)} repaired" if fix else ""
-        total = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
-        click.echo(f"{total}{mended}{advice}" if findings else "nothing is wrong", err=True)
+        click.echo(f"{counted(len(findings), 'finding')}{mended}{advice}" if findings else "nothing is wrong", err=True)
     ctx.exit(ERROR if any(not finding.is_clutter for finding in left) else 0)
 
 
@@ -59,12 +59,12 @@ def prune(store: str, dry_run: bool, offline: bool) -> None:
 
     opened = open_store(store, read_only=dry_run)
     if seconds := 2 * opened.claims.stale_s:
-        click.echo(f"watching for {seconds:g} s what other machines do here", err=True)
+        click.echo(f"watching for {seconds:g} s whether other machines still write here", err=True)
     swept = Janitor(opened).sweep(dry_run=dry_run, offline=offline, wait=True)
     for name in swept.names:
         click.echo(plain(name))
     verb = "would be removed" if dry_run else "removed"
-    click.echo(f"{len(swept.names)} files, {swept.size} bytes {verb}", err=True)
+    click.echo(f"{counted(len(swept.names), 'file')}, {swept.size} bytes {verb}", err=True)
 
 
 @click.command()

@@ -108,6 +108,8 @@ class Batch:
         if outcome.state != "stopped" and not repeats:
             self._noted.add(noted)
             getattr(self._report, outcome.state).append(outcome.key)
+            if outcome.state == "failed" and outcome.error is None:
+                self._report.failed_before.append(outcome.key)
         self._manager.progress.after_config(self._report)
 
     def _forget_busy(self) -> None:

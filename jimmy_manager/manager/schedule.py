@@ -90,8 +90,9 @@ class BatchReport:
     """What one call of ``batch`` or ``sweep`` did; each list holds keys.
 
     ``done`` were trained here to their last epoch, ``skipped`` were complete before, ``busy`` are held by
-    other workers, ``failed`` raised here or were marked failed before. ``stopped`` tells why the batch ended
-    early (a signal's name), empty where it did not.
+    other workers, ``failed`` raised here or were marked failed before; the latter, which were not tried, stand
+    in ``failed_before`` as well. ``stopped`` tells why the batch ended early (a signal's name), empty where it
+    did not.
     """
 
     done: list[str] = field(default_factory=list)
@@ -99,8 +100,11 @@ class BatchReport:
     busy: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     stopped: str = ""
+    failed_before: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         parts = [f"{len(self.done)} done", f"{len(self.skipped)} complete before"]
-        parts += [f"{len(keys)} {name}" for name, keys in (("busy", self.busy), ("failed", self.failed)) if keys]
+        now = [key for key in self.failed if key not in set(self.failed_before)]
+        rest = (("busy", self.busy), ("failed", now), ("failed before and left alone", self.failed_before))
+        parts += [f"{len(keys)} {name}" for name, keys in rest if keys]
         return ", ".join(parts) + (f"; stopped by {self.stopped}" if self.stopped else "")

@@ -114,6 +114,21 @@ def test_show_gives_json_of_a_run_that_failed(jimmy: Jimmy, key_of: KeyOf) -> No
     assert found["preview"]["curve"] == [0.0, 1.0, 2.0]
 
 
+def test_a_run_that_is_held_is_called_running_everywhere(jimmy: Jimmy, store: Path, key_of: KeyOf) -> None:
+    key, opened = key_of(lr=0.9), Store(store)
+    claim = opened.claims.take(opened.standing(key), opened.registry.read(key).digest)
+    assert claim is not None
+    assert jimmy("retry", key, code=1).stderr == f"error: run {key} is running, not failed\n"
+    assert f"run {key}: running" in jimmy("show", key).stdout
+    claim.drop()
+
+
+def test_one_of_a_thing_is_told_as_one(jimmy: Jimmy, key_of: KeyOf, tmp_path: Path) -> None:
+    assert jimmy("export", str(tmp_path / "one.tar"), key_of(lr=0.2)).stdout.startswith("1 run written to ")
+    two = jimmy("export", str(tmp_path / "two.tar"), key_of(lr=0.2), key_of(lr=0.1))
+    assert two.stdout.startswith("2 runs written to ")
+
+
 def test_show_works_for_a_run_that_has_nothing_yet(jimmy: Jimmy, key_of: KeyOf) -> None:
     assert "new" in jimmy("show", key_of(lr=0.9)).stdout.splitlines()[0]
 
@@ -140,7 +155,7 @@ def test_errors_shows_the_traceback_and_retry_frees_the_run(jimmy: Jimmy, store:
     assert jimmy("errors", key_of(lr=0.2)).stdout == ""
     assert "Traceback" not in jimmy("errors", key, "--short").stdout
     assert json.loads(jimmy("errors", "--json").stdout)[0]["key"] == key
-    jimmy("retry", key_of(lr=0.2), code=1)
+    assert "is done, not failed" in jimmy("retry", key_of(lr=0.2), code=1).stderr
     jimmy("retry", "--all")
     assert Store(store, read_only=True).standing(key).state == "retry"
     assert "no run has failed" in jimmy("errors").stderr

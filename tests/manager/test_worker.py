@@ -256,6 +256,19 @@ def test_one_damaged_run_does_not_keep_the_others_from_training(tmp_path: Path) 
     assert (report.failed, len(report.done)) == ([key], 2)
 
 
+def test_a_report_tells_what_failed_now_from_what_had_failed_before(tmp_path: Path) -> None:
+    class Bad(Counting):
+        def train(self) -> None:
+            raise RuntimeError("no")
+
+    manager = Bad(tmp_path / "store")
+    first = manager.batch([{"a": 1}], max_errors=9)
+    second = manager.batch([{"a": 1}, {"a": 2}], max_errors=9)
+    assert (len(first.failed), first.failed_before) == (1, [])
+    assert (len(second.failed), second.failed_before) == (2, first.failed)
+    assert str(second) == "0 done, 0 complete before, 1 failed, 1 failed before and left alone"
+
+
 def test_retries_are_made_in_the_same_call(tmp_path: Path) -> None:
     class Flaky(Counting):
         tries = 0
