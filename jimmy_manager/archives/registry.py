@@ -59,20 +59,20 @@ class Registry:
                 return entry
         raise AssertionError(f"two configurations share the whole digest {digest}")
 
-    def find(self, stored: dict[str, Any]) -> str | None:
-        """The key of ``stored``, or None where it is not registered."""
+    def find(self, stored: dict[str, Any], *, repair: bool = False) -> Registered | None:
+        """``stored`` with its key, or None where it is not registered; ``repair`` writes a damaged record again."""
         digest = keys.digest(stored)
         for length in self.lengths:
             entry = Registered(digest[:length], digest, stored)
             is_old = entry.key[:2] in self._shards
-            holder = self._holder(entry, repair=False)
+            holder = self._holder(entry, repair=repair)
             if holder is None and is_old:  # another worker may have registered it since this shard was listed
                 self._look(entry.key[:2])
-                holder = self._holder(entry, repair=False)
+                holder = self._holder(entry, repair=repair)
             if holder is None:
                 return None
             if holder == digest:
-                return digest[:length]
+                return entry
         return None
 
     def read(self, key: str) -> Registered:

@@ -129,12 +129,20 @@ class Store:
         """Give ``config`` its key, for ever; the same on every node."""
         _ = self.info
         forms = self.ledger.forms(config)
-        registered = (form for form in forms if len(forms) > 1 and self.registry.find(form) is not None)
-        return self.registry.add(next(registered, forms[0]))
+        found = (entry for form in forms if len(forms) > 1 and (entry := self.registry.find(form)) is not None)
+        return next(found, None) or self.registry.add(forms[0])
 
     def find(self, config: Mapping[str, Any]) -> str | None:
         """The key of ``config``; None where it is not registered."""
-        return next(filter(None, map(self.registry.find, self.ledger.forms(config))), None)
+        entry = self.registered(config)
+        return entry.key if entry else None
+
+    def registered(self, config: Mapping[str, Any], *, repair: bool = False) -> Registered | None:
+        """``config`` with its key; None where it is not registered. ``repair`` writes a damaged record again."""
+        for form in self.ledger.forms(config):
+            if (entry := self.registry.find(form, repair=repair)) is not None:
+                return entry
+        return None
 
     def key_form(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """``config`` as it is hashed and stored: plain values, through the ledger."""

@@ -48,29 +48,32 @@ class Admission:
         return iter(checked)
 
     def complete(self, config: Mapping[str, Any]) -> Config:
-        """``config`` through the user's ``get_config``, which must be idempotent."""
+        """``config`` through the user's ``get_config``."""
         whole = self._manager.get_config(config)
         if not isinstance(whole, Mapping):
             job = type(self._manager).__name__
             raise HookError(f"{job}.get_config() returned {type(whole).__name__}, it must be a Config")
-        whole = Config(whole).allow(self._manager.allowed_targets())
-        first = self._store.key_form(whole)
-        second = self._store.key_form(self._manager.get_config(whole.clone()))
+        return (whole if isinstance(whole, Config) else Config(whole)).allow(self._manager.allowed_targets())
+
+    def register(self, config: Config) -> Registered:
+        """Give ``config`` its key, once it is known that it has but one and that no result is orphaned by it."""
+        entry = self._store.registered(config, repair=True)
+        if entry is not None:  # whoever has a key keeps it
+            return entry
+        self._check_idempotence(config)
+        self._look_again()  # a new key goes by the ledger of this moment: by an older one it would be a second
+        self._check(config)
+        return self._store.register(config)
+
+    def _check_idempotence(self, config: Config) -> None:
+        first = self._store.key_form(config)
+        second = self._store.key_form(self._manager.get_config(config.clone()))
         if canonical(first) != canonical(second):
             changed = ", ".join(repr(difference.field) for difference in explain(first, second))
             raise HookError(
                 f"{type(self._manager).__name__}.get_config() is not idempotent: given its own result it changes "
                 f"{changed}; a configuration would have two keys"
             )
-        return whole
-
-    def register(self, config: Config) -> Registered:
-        """Give ``config`` its key, once it is known that no result is orphaned by it."""
-        # Whoever has a key keeps it. A new one goes by the ledger of this moment: by an older one it would be a second.
-        if self._store.find(config) is None:
-            self._look_again()
-            self._check(config)
-        return self._store.register(config)
 
     def _bind(self) -> None:
         """Make the store this Manager's with its first run; refuse to train in another's."""

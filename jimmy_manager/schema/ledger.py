@@ -167,6 +167,8 @@ class Ledger:
 
         Others come from entries that are ``kept``.
         """
+        if not self._entries:
+            return [_plain(config)]
         found = {canonical(form): form for form in [self.key_form(config)]}
         for without in self._without_kept():
             try:
