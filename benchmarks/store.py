@@ -37,8 +37,11 @@ import torch
 from jimmy_manager import Manager, Store
 from jimmy_manager.archives import previews
 from jimmy_manager.archives.attempt import Attempt
+from jimmy_manager.archives.index import read_plainly
 from jimmy_manager.archives.registry import Registered
 from jimmy_manager.manager.progress import Progress
+from jimmy_manager.results.table import read_table
+from jimmy_manager.results.where import parse
 
 
 class Trivial(Manager):
@@ -239,6 +242,40 @@ def nearly_done(directory: Path, count: int) -> Path:
     return root
 
 
+def listings(root: Path, rounds: int) -> None:
+    """Listing and filtering every run, beside reading every configuration, claim, stats and preview as plain JSON."""
+    where = parse("grid.point >= 100 and loss < 1")
+
+    def plain() -> None:
+        rows = []
+        for archive in ("configs", "claims", "stats", "previews"):
+            for path in sorted((root / archive).glob("*/*.json")):
+                rows.append(json.loads(path.read_bytes()))
+        assert rows
+
+    def scan() -> None:
+        assert read_plainly(Store(root, read_only=True))
+
+    def through_index() -> None:
+        assert read_table(Store(root, read_only=True)).filtered(where).rows
+
+    def some_configs() -> None:
+        assert sum(1 for _ in Store(root, read_only=True).configs.filter({"grid.point": lambda point: point >= 100}))
+
+    time.sleep(2.5)  # so long a directory that changed is not trusted by the index
+    through_index()
+    for name, ours in (
+        ("list all, no index (ms)", scan),
+        ("list and filter, warm index (ms)", through_index),
+        ("configs.filter (ms)", some_configs),
+    ):
+        measured, floor = Times(), Times()
+        for _ in range(rounds):
+            floor.add([plain])
+            measured.add([ours])
+        report(name, measured, floor, 1e-3)
+
+
 def first_claim(root: Path, count: int, rounds: int) -> None:
     """From a new Manager to its first claim, beside listing the store's directories once."""
 
@@ -304,7 +341,9 @@ def main() -> None:
         claims_alone(directory, 1_000 // scale, rounds)
         for processes in (1, 4, 16):
             cycles(directory, 1_000 // scale, 3 if rounds > 2 else 1, processes)
-        first_claim(nearly_done(directory, 10_000 // scale), 10_000 // scale, 2 * rounds + 1)
+        nearly = nearly_done(directory, 10_000 // scale)
+        first_claim(nearly, 10_000 // scale, 2 * rounds + 1)
+        listings(nearly, rounds)
         commands(directory)
     finally:
         shutil.rmtree(directory)
