@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,9 @@ from hypothesis import settings
 
 # Before anything imports torch: two test processes on two cores are several times slower at torch's default threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Whoever starts the tests in the background of a script has SIGINT ignored, and so would every process they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: the first example of a test may pay for an import, and CI machines are shared.
 settings.register_profile("here", deadline=None, print_blob=True)

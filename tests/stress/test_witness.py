@@ -67,3 +67,9 @@ def test_a_run_with_another_value_than_the_reference_is_found(
 ) -> None:
     monkeypatch.setattr("tests.stress.witness.reference", lambda config, epochs: "another")
     assert judged(folder) == {"wrong"}
+
+
+def test_a_result_whose_file_is_damaged_is_found(folder: Path) -> None:
+    for checkpoint in (folder / "store" / "ckpts").rglob("*.pt"):
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
+    assert judged(folder) == {"damaged"}

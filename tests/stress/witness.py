@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 from jimmy_manager import Config, Manager, Store
 from jimmy_manager.archives.claim import Claim
+from jimmy_manager.errors import RecordError
 from jimmy_manager.manager.progress import Progress
 
 
@@ -160,8 +161,12 @@ def violations(store: Store, lines: list[Line], configs: Iterable[Mapping[str, A
         if key is None:
             found.append(f"lost: {dict(config)} is not registered")
             continue
-        found += broken_claims(store, key, by_key[key]) + late_acknowledgements(by_key[key])
-        found += broken_result(store, key, by_key[key], epochs, reference(config, epochs))
+        found += late_acknowledgements(by_key[key])
+        try:
+            found += broken_claims(store, key, by_key[key])
+            found += broken_result(store, key, by_key[key], epochs, reference(config, epochs))
+        except RecordError as error:
+            found.append(f"damaged: run {key}: {error}")
     return found
 
 
