@@ -18,6 +18,7 @@ import pytest
 
 from jimmy_manager.archives import layout
 from jimmy_manager.archives.attempt import Attempt, NewerCommit
+from jimmy_manager.archives.claims import ClaimRecord
 from jimmy_manager.archives.files import Content
 from jimmy_manager.archives.history import Stats
 from jimmy_manager.archives.janitor import Janitor
@@ -242,9 +243,23 @@ def work(actor: Actor) -> None:
         except StoreError:
             let_go(actor, attempt)
         else:
-            walk.result = lineage_of(actor, attempt)
+            try:
+                result = lineage_of(actor, attempt)
+            except FileNotFoundError:
+                # Popped and swept in the moment since; without a tombstone above it nobody may have taken it.
+                harm_if(not is_popped_above(actor, claim.generation), "the files of a finished run are gone")
+                return
+            walk.result = result
             walk.check()
             return
+
+
+def is_popped_above(actor: Actor, generation: int) -> bool:
+    """Whether the server, whatever this worker may list of it, has a tombstone above ``generation``."""
+    server, folder = actor.worker.files.below, layout.shard("claims", actor.worker.key)
+    parsed = (layout.parse("claims", name) for name in server.names(folder))
+    above = (layout.claim(found.key, found.generation) for found in parsed if found and found.generation > generation)
+    return any(ClaimRecord.unseal(server.read(name), name).state == "popped" for name in above)
 
 
 def let_go(actor: Actor, attempt: Attempt) -> None:
