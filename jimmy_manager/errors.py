@@ -25,6 +25,8 @@
     ├── RunFailed                                the run is marked failed and nobody asked for a retry
     ├── CheckpointError      (ValueError)        a checkpoint holds what cannot be stored, or lacks what is needed
     ├── HookError            (TypeError)         a hook is missing or breaks its contract
+    ├── DatasetError         (ValueError)        a dataset lacks what training needs, or its files are broken
+    ├── NonFiniteLoss        (ArithmeticError)   a loss became NaN or infinite; the message names epoch, step and batch
     └── MissingExtra         (ImportError)       an optional dependency is not installed
 """
 
@@ -125,6 +127,14 @@ class CheckpointError(JimmyError, ValueError):
 
 class HookError(JimmyError, TypeError):
     """A hook is missing or breaks its contract."""
+
+
+class DatasetError(JimmyError, ValueError):
+    """A dataset lacks what training needs, or its files are not what they claim to be."""
+
+
+class NonFiniteLoss(JimmyError, ArithmeticError):
+    """A loss became NaN or infinite; the message names epoch, step and batch."""
 
 
 class MissingExtra(JimmyError, ImportError):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from jimmy_manager import random_state
 from jimmy_manager.archives.claims import LONGEST_LEASE_S
 from jimmy_manager.archives.clock import Clock
 from jimmy_manager.archives.history import Commit
@@ -17,7 +18,7 @@ from jimmy_manager.archives.store import Store
 from jimmy_manager.config import Config, load_config
 from jimmy_manager.errors import CheckpointError, ConfigError, HookError, NoRecord
 from jimmy_manager.grid import grid
-from jimmy_manager.manager import job_module, progress, random_state, shares
+from jimmy_manager.manager import job_module, progress, shares
 from jimmy_manager.manager.admission import Admission
 from jimmy_manager.manager.batch import Batch
 from jimmy_manager.manager.names import check_names

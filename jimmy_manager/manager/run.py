@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from jimmy_manager import random_state
 from jimmy_manager.archives import checkpoints, previews
 from jimmy_manager.archives.attempt import Attempt, NewerCommit
 from jimmy_manager.archives.claim import Claim
@@ -14,7 +15,7 @@ from jimmy_manager.archives.history import Commit
 from jimmy_manager.archives.store import Store
 from jimmy_manager.config import Config
 from jimmy_manager.errors import CheckpointError, DamagedRecord, HookError, NoRecord
-from jimmy_manager.manager import random_state, shares
+from jimmy_manager.manager import shares
 from jimmy_manager.manager.schedule import blended, is_due
 
 if TYPE_CHECKING:

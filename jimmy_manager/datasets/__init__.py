@@ -1,0 +1,10 @@
+"""Datasets whose batches are dictionaries of tensors: ``from jimmy_manager.datasets import *``."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from jimmy_manager.devices import DEVICE, getAutoCast
+
+__all__ = ["DEVICE", "Literal", "Tensor", "getAutoCast", "nn", "torch"]

@@ -1,0 +1,1 @@
+"""Diffusion models: noise schedules, and the steps forth and back."""

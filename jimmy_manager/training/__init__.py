@@ -1,0 +1,1 @@
+"""Training: the trainer, experiments, schedulers, averages, progress and logs."""
