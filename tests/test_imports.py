@@ -23,7 +23,10 @@ SOURCE = Path(__file__).resolve().parents[1] / PACKAGE
 BASE = {"settings", "identity"}
 CORE = {"settings"}
 LAYERS: dict[str, tuple[tuple[str, ...], set[str]]] = {
-    "settings": (("errors", "values", "nesting", "targets", "config", "yaml12", "grid", "random_state"), {"identity"}),
+    "settings": (
+        ("errors", "values", "nesting", "targets", "config", "yaml12", "grid", "packing", "random_state", "signals"),
+        {"identity"},
+    ),
     "identity": (("keys", "schema"), CORE),
     "trained": (("manager.trained",), {*BASE, "archives", "manager", "data", "training"}),
     "archives": (("archives",), BASE),
@@ -31,7 +34,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "views": (("results", "cluster"), {*BASE, "archives", "manager"}),
     "dashboard": (("dashboard",), {*BASE, "archives", "manager", "views"}),
     "cli": (("cli", "__main__"), {*BASE, "archives", "manager", "views", "dashboard"}),
-    "data": (("devices", "datasets", "models"), CORE),
+    "data": (("devices", "state_files", "datasets", "models"), CORE),
     "training": (("diffusion", "training"), {*CORE, "data"}),
     "apps": (("toolbox", "vision"), {*CORE, "data", "training"}),
 }

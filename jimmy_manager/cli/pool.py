@@ -30,7 +30,7 @@ import click
 from jimmy_manager.cli.main import ERROR, SOME_FAILED, USAGE
 from jimmy_manager.manager import shares
 from jimmy_manager.manager.plain_text import plain
-from jimmy_manager.manager.signals import STOPPING
+from jimmy_manager.signals import STOPPING
 
 MEMBER = "JIMMY_WORKER"
 _PIPES = "JIMMY_WORKER_PIPES"

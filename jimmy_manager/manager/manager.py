@@ -25,8 +25,8 @@ from jimmy_manager.manager.names import check_names
 from jimmy_manager.manager.queries import Queries
 from jimmy_manager.manager.run import Run
 from jimmy_manager.manager.schedule import BatchReport, Fixed, Shuffled
-from jimmy_manager.manager.signals import StopFlag
 from jimmy_manager.manager.worker import Worker
+from jimmy_manager.signals import StopFlag
 from jimmy_manager.targets import DEFAULT_TARGETS
 
 if TYPE_CHECKING:

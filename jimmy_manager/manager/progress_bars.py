@@ -16,7 +16,7 @@ from rich.text import Text
 from jimmy_manager.manager.plain_text import plain
 from jimmy_manager.manager.progress import Progress, duration, metric
 from jimmy_manager.manager.schedule import BatchReport
-from jimmy_manager.manager.signals import StopFlag
+from jimmy_manager.signals import StopFlag
 
 _WIDE = 100
 _STYLES = {"done": "green", "failed": "red", "lost": "yellow", "stopped": "yellow"}

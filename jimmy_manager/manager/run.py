@@ -17,6 +17,7 @@ from jimmy_manager.config import Config
 from jimmy_manager.errors import CheckpointError, DamagedRecord, HookError, NoRecord
 from jimmy_manager.manager import shares
 from jimmy_manager.manager.schedule import blended, is_due
+from jimmy_manager.packing import pack
 
 if TYPE_CHECKING:
     from jimmy_manager.manager.manager import Manager
@@ -52,7 +53,7 @@ class Run:
     def commit(self, ckpt: Mapping[str, Any], preview: Mapping[str, Any], epoch: int) -> None:
         """Save one state; nothing is written where a value cannot be stored."""
         shown, figures = previews.save(preview, self.key)
-        packed = checkpoints.pack(ckpt)
+        packed = pack(ckpt)
         self._attempt.commit(
             epoch=epoch, train_s=self.train_s, eval_s=self.eval_s, preview=shown, figures=figures,
             checkpoint=lambda file: checkpoints.save_packed(packed, file),

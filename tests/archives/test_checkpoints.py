@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import jimmy_manager
+from jimmy_manager import packing
 from jimmy_manager.archives import checkpoints
 from jimmy_manager.archives.files import Content
 from jimmy_manager.archives.store import Store
@@ -304,9 +305,9 @@ def test_an_array_changed_in_place_after_the_save_does_not_change_what_is_read(t
 
 def test_packing_alone_takes_the_array_as_it_is_now() -> None:
     array = np.arange(3)
-    packed = checkpoints.pack({"a": array})
+    packed = packing.pack({"a": array})
     array[0] = 100
-    assert checkpoints.unpack(packed)["a"].tolist() == [0, 1, 2]
+    assert packing.unpack(packed)["a"].tolist() == [0, 1, 2]
 
 
 # ---- nothing that is read is executed

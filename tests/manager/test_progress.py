@@ -24,7 +24,7 @@ from jimmy_manager.manager.progress import Guarded, Progress
 from jimmy_manager.manager.progress_bars import ProgressBars
 from jimmy_manager.manager.progress_lines import ProgressLines
 from jimmy_manager.manager.schedule import BatchReport
-from jimmy_manager.manager.signals import StopFlag
+from jimmy_manager.signals import StopFlag
 
 HOSTILE = "\x1b[2J[red]markup[/red]\r"
 
