@@ -7,5 +7,19 @@ import torch.nn.functional as func
 from torch import Tensor, nn
 
 from jimmy_manager.devices import DEVICE, getAutoCast
+from jimmy_manager.models.cost import Cost, Speed, computation_cost, testCudaSpeed, testFlops
 
-__all__ = ["DEVICE", "Literal", "Tensor", "func", "getAutoCast", "nn", "torch"]
+__all__ = [
+    "DEVICE",
+    "Cost",
+    "Literal",
+    "Speed",
+    "Tensor",
+    "computation_cost",
+    "func",
+    "getAutoCast",
+    "nn",
+    "testCudaSpeed",
+    "testFlops",
+    "torch",
+]
