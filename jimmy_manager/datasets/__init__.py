@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from jimmy_manager.datasets.jimmy_dataset import JimmyDataset
 from jimmy_manager.devices import DEVICE, getAutoCast
 
-__all__ = ["DEVICE", "Literal", "Tensor", "getAutoCast", "nn", "torch"]
+__all__ = ["DEVICE", "JimmyDataset", "Literal", "Tensor", "getAutoCast", "nn", "torch"]
