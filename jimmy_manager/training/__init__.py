@@ -1,1 +1,15 @@
 """Training: the trainer, experiments, schedulers, averages, progress and logs."""
+
+from jimmy_manager.training.moving_avg import MovingAvg, MovingAvgGroup
+from jimmy_manager.training.runtime_params import RuntimeParams, set_rate
+from jimmy_manager.training.scheduler_adapter import ConstantRate, SchedulerAdapter, adapt_scheduler
+
+__all__ = [
+    "ConstantRate",
+    "MovingAvg",
+    "MovingAvgGroup",
+    "RuntimeParams",
+    "SchedulerAdapter",
+    "adapt_scheduler",
+    "set_rate",
+]
