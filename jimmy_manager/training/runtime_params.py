@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import Tensor
-
 from jimmy_manager import yaml12
 from jimmy_manager.errors import CheckpointError, ConfigError
+from jimmy_manager.training.scheduler_adapter import assign_rates
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -150,7 +149,7 @@ def set_rate(optimizer: Optimizer, rate: float, scheduler: Any = None) -> None:
     to 0.05 everything to come is half of what it would have been, whether a scheduler multiplies the present rate
     (StepLR, ReduceLROnPlateau) or computes each rate from its base (LambdaLR, OneCycleLR). In a warm-up this holds for
     the peak as well, except for JimmyLRScheduler, whose warm-up ends. Absolute floors (``eta_min``, ``min_lr``) stay.
-    Where the present rate is 0 there is no factor: the groups get their initial proportions, the schedule stays.
+    Where the present rate is 0 the factor is infinite: the groups get their initial proportions, the schedule stays.
     """
     groups = optimizer.param_groups
     present = [float(group["lr"]) for group in groups]
@@ -162,12 +161,8 @@ def set_rate(optimizer: Optimizer, rate: float, scheduler: Any = None) -> None:
     else:
         rates = [rate, *(each * factor for each in present[1:])]
         log.info("learning rate edited from %r to %r; the rest of the schedule follows", present[0], rate)
-    for group, value in zip(groups, rates, strict=True):
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(value)
-        else:
-            group["lr"] = value
-    if not math.isinf(factor) and hasattr(scheduler, "follow_edit"):
+    assign_rates(optimizer, rates)
+    if hasattr(scheduler, "follow_edit"):
         scheduler.follow_edit(factor)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, NamedTuple
@@ -101,12 +102,26 @@ class SchedulerAdapter:
         self.scheduler.load_state_dict(_revived(state, _state_of(self.scheduler), type(self.scheduler).__name__))
 
     def follow_edit(self, factor: float) -> None:
-        """Multiply the rest of the schedule by ``factor``, as the present rates were; absolute floors stay."""
+        """Multiply the rest of the schedule by ``factor``, as the present rates were; absolute floors stay.
+
+        An infinite factor (the rate was 0) changes nothing.
+        """
+        if math.isinf(factor):
+            return
         for group in self.optimizer.param_groups:
             for name in _SCALED_IN_GROUPS:
                 if name in group:
                     group[name] = group[name] * factor
         _scale(self.scheduler, factor)
+
+
+def assign_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:
+    """Give each parameter group its learning rate, in place where it is a tensor."""
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 class _Call(NamedTuple):
