@@ -7,7 +7,20 @@ from torch import Tensor, nn
 
 from jimmy_manager.datasets.dict_dataset import DictDataset
 from jimmy_manager.datasets.jimmy_dataset import JimmyDataset
+from jimmy_manager.datasets.mnist_dataset import MNISTDataset, MNISTSampleDataset
 from jimmy_manager.datasets.multi_thread_loader import MultiThreadLoader
 from jimmy_manager.devices import DEVICE, getAutoCast
 
-__all__ = ["DEVICE", "DictDataset", "JimmyDataset", "Literal", "MultiThreadLoader", "Tensor", "getAutoCast", "nn", "torch"]
+__all__ = [
+    "DEVICE",
+    "DictDataset",
+    "JimmyDataset",
+    "Literal",
+    "MNISTDataset",
+    "MNISTSampleDataset",
+    "MultiThreadLoader",
+    "Tensor",
+    "getAutoCast",
+    "nn",
+    "torch",
+]

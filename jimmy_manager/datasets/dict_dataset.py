@@ -32,8 +32,7 @@ class DictDataset(JimmyDataset):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__(set_name, batch_size, drop_last, shuffle)
-        self.tensors = {name: _as_tensor(name, value, device) for name, value in tensors.items()}
-        self.n_samples = _agreed_length(self.tensors)
+        self._hold(tensors, device)
 
     def __getitem__(self, idx: int) -> Batch:
         start = (idx - (self.index_base or 0)) * self.batch_size
@@ -72,6 +71,10 @@ class DictDataset(JimmyDataset):
             )
             for name, rows in parts
         }
+
+    def _hold(self, tensors: Mapping[str, Tensor | np.ndarray], device: torch.device | str | None) -> None:
+        self.tensors = {name: _as_tensor(name, value, device) for name, value in tensors.items()}
+        self.n_samples = _agreed_length(self.tensors)
 
     def _data_device(self) -> torch.device:
         return next(iter(self.tensors.values())).device

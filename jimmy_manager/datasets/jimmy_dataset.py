@@ -66,7 +66,7 @@ class JimmyDataset:
                 drop_last, shuffle = batch_size, shuffle or drop_last  # type: ignore[assignment]
             set_name, batch_size = None, set_name
         _check_arguments(type(self).__name__, batch_size, drop_last, shuffle)
-        self.set_name = set_name
+        self.set_name: str | None = set_name  # type: ignore[assignment]
         self.batch_size = int(batch_size)  # type: ignore[arg-type]
         self.drop_last = drop_last
         self.shuffle = shuffle

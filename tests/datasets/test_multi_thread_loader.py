@@ -94,9 +94,13 @@ def test_workers_read_batches_at_the_same_time():
 def test_an_exception_arrives_where_it_happened_with_its_traceback(num_workers, fail_at):
     loader = MultiThreadLoader(Slow(fail_at=fail_at), num_workers)
     before = []
-    with pytest.raises(FileNotFoundError, match=f"batch {fail_at} is gone") as caught:
+
+    def consume():
         for batch in loader:
             before.append(batch["data"].item())
+
+    with pytest.raises(FileNotFoundError, match=f"batch {fail_at} is gone") as caught:
+        consume()
     assert before == list(range(fail_at))
     assert "__getitem__" in [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
 
