@@ -1,6 +1,7 @@
 """Training: the trainer, experiments, schedulers, averages, progress and logs."""
 
 from jimmy_manager.training.moving_avg import MovingAvg, MovingAvgGroup
+from jimmy_manager.training.progress_manager import ProgressManager
 from jimmy_manager.training.runtime_params import RuntimeParams, set_rate
 from jimmy_manager.training.scheduler_adapter import ConstantRate, SchedulerAdapter, adapt_scheduler
 
@@ -8,6 +9,7 @@ __all__ = [
     "ConstantRate",
     "MovingAvg",
     "MovingAvgGroup",
+    "ProgressManager",
     "RuntimeParams",
     "SchedulerAdapter",
     "adapt_scheduler",
