@@ -71,6 +71,7 @@ from jimmy_manager.models.preact_conv_blocks import (
 )
 from jimmy_manager.models.residual import ResWrapper, makeItResidual
 from jimmy_manager.models.rotary_encoder import PosEncoderRotary
+from jimmy_manager.models.sample_cnn import SampleCNN
 from jimmy_manager.models.sequential_multi_io import SequentialMultiIO
 from jimmy_manager.models.shape_layers import Permute, PrintShape, Rearrange, Reshape, Transpose
 from jimmy_manager.models.squeeze_excitation import SELayer1D, SELayer2D
@@ -149,6 +150,7 @@ __all__ = [
     "Reshape",
     "SELayer1D",
     "SELayer2D",
+    "SampleCNN",
     "SequentialLossWithLength",
     "SequentialMultiIO",
     "Speed",
