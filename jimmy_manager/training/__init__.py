@@ -1,5 +1,7 @@
 """Training: the trainer, experiments, schedulers, averages, progress and logs."""
 
+from jimmy_manager.training.dynamic_config import DynamicConfig
+from jimmy_manager.training.jimmy_lr_scheduler import JimmyLRScheduler
 from jimmy_manager.training.moving_avg import MovingAvg, MovingAvgGroup
 from jimmy_manager.training.progress_manager import ProgressManager
 from jimmy_manager.training.runtime_params import RuntimeParams, set_rate
@@ -7,6 +9,8 @@ from jimmy_manager.training.scheduler_adapter import ConstantRate, SchedulerAdap
 
 __all__ = [
     "ConstantRate",
+    "DynamicConfig",
+    "JimmyLRScheduler",
     "MovingAvg",
     "MovingAvgGroup",
     "ProgressManager",
