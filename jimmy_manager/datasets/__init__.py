@@ -9,6 +9,7 @@ from jimmy_manager.datasets.dict_dataset import DictDataset
 from jimmy_manager.datasets.jimmy_dataset import JimmyDataset
 from jimmy_manager.datasets.mnist_dataset import MNISTDataset, MNISTSampleDataset
 from jimmy_manager.datasets.multi_thread_loader import MultiThreadLoader
+from jimmy_manager.datasets.torch_dataset import TorchDataset, TorchLoader
 from jimmy_manager.devices import DEVICE, getAutoCast
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "MNISTSampleDataset",
     "MultiThreadLoader",
     "Tensor",
+    "TorchDataset",
+    "TorchLoader",
     "getAutoCast",
     "nn",
     "torch",

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from jimmy_manager.datasets.jimmy_dataset import Batch
+from jimmy_manager.datasets.nested_tensors import map_tensors
 from jimmy_manager.devices import DEVICE
 from jimmy_manager.errors import ConfigError, DatasetError
 
@@ -237,7 +238,7 @@ class _SideStream:
 
     def send(self, read: Callable[[int], Batch], position: int) -> tuple[Batch, torch.cuda.Event]:
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
-            batch = _map_tensors(read(position), self._copy)
+            batch = map_tensors(read(position), self._copy)
             return batch, self._stream.record_event()
 
     def receive(self, sent: tuple[Batch, torch.cuda.Event]) -> Batch:
@@ -245,7 +246,7 @@ class _SideStream:
         current = torch.cuda.current_stream(self._device)
         current.wait_event(event)
         # Without this the allocator would give their memory back to the side stream while a step still reads it.
-        _map_tensors(batch, lambda tensor: tensor.record_stream(current))
+        map_tensors(batch, lambda tensor: tensor.record_stream(current))
         return batch
 
     def close(self) -> None:
@@ -255,15 +256,3 @@ class _SideStream:
     def _copy(self, tensor: Tensor) -> Tensor:
         pinned = tensor.pin_memory() if tensor.device.type == "cpu" else tensor
         return pinned.to(self._device, non_blocking=True)
-
-
-def _map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
-    """Apply ``function`` to the tensors in dicts, lists and tuples, and leave everything else as it is."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, Mapping):
-        return {name: _map_tensors(item, function) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        items = [_map_tensors(item, function) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    return value

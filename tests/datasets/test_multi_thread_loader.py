@@ -4,7 +4,6 @@ import sys
 import threading
 import time
 import traceback
-from collections import namedtuple
 
 import pytest
 import torch
@@ -274,13 +273,6 @@ def test_a_start_outside_of_the_pass_is_refused(start):
 def test_counts_of_workers_and_batches_must_be_positive(name, value):
     with pytest.raises(ConfigError, match=rf"{name} of MultiThreadLoader is {value!r}; it must be an integer from 1"):
         MultiThreadLoader(Slow(), **{name: value})
-
-
-def test_tensors_are_found_wherever_a_batch_holds_them():
-    Pair = namedtuple("Pair", "a b")
-    batch = {"x": torch.ones(1), "more": [torch.ones(2), (torch.ones(3), "text")], "pair": Pair(torch.ones(4), None)}
-    found = module._map_tensors(batch, len)
-    assert found == {"x": 1, "more": [2, (3, "text")], "pair": Pair(4, None)}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
