@@ -147,7 +147,7 @@ def _kept(value: float | Tensor) -> float | Tensor:
     if value.numel() != 1:
         raise HookError(f"a moving average takes one number at a time, not a tensor of shape {tuple(value.shape)}")
     # A copy: `loss /= 4` or a replayed CUDA graph would change it before it is read.
-    return value.detach().reshape(()).clone()
+    return value.detach().clone() if value.ndim == 0 else value.detach().reshape(()).clone()
 
 
 def _read_all(averages: Iterable[MovingAvg]) -> None:
