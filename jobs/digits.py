@@ -3,19 +3,11 @@
 python jobs/digits.py sweep --workers 3        or        jimmy sweep jobs/digits.py --workers 3
 """
 
-import functools
-import gzip
-from pathlib import Path
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from jimmy_manager import TrainedManager
-
-DATA = Path(__file__).with_name("digits.csv.gz")
-SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}
+from jimmy_manager.datasets.digits_dataset import read_digits, split_rows
 
 
 class DigitsManager(TrainedManager):
@@ -24,26 +16,6 @@ class DigitsManager(TrainedManager):
     num_epochs = 30
     default_config = "../defaults.yaml"
     choices = "digits.yaml"
-
-
-@functools.cache
-def read_digits() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return all images (1797, 8, 8) of values 0..16, and their digits (1797,)."""
-    with gzip.open(DATA, "rt") as lines:
-        table = np.loadtxt(lines, delimiter=",", dtype=np.uint8)  # (1797, 65)
-    return table[:, :64].reshape(-1, 8, 8), table[:, 64]
-
-
-def split_rows(digits: NDArray[np.uint8], seed: int = 0) -> dict[str, NDArray[np.intp]]:
-    """Deal the rows of each digit to ``SHARES``, so that every split has the same mix; the same on every machine."""
-    draw = np.random.default_rng(seed)
-    bounds = np.cumsum(list(SHARES.values()))[:-1]
-    parts: dict[str, list[NDArray[np.intp]]] = {name: [] for name in SHARES}
-    for digit in range(10):
-        rows = draw.permutation(np.flatnonzero(digits == digit))
-        for name, part in zip(parts, np.split(rows, np.rint(bounds * len(rows)).astype(int)), strict=True):
-            parts[name].append(part)
-    return {name: np.sort(np.concatenate(part)) for name, part in parts.items()}
 
 
 def load_splits() -> dict[str, tuple[Tensor, Tensor]]:
