@@ -1,0 +1,139 @@
+"""What a model loses on a dataset: means over the samples, or each sample's own losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from math import nan
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jimmy_manager.errors import HookError
+from jimmy_manager.models.jimmy_model import JimmyModel
+from jimmy_manager.training.loss_meter import LossMeter
+
+Batch = Mapping[str, Any]
+
+
+@contextmanager
+def evaluating(model: JimmyModel) -> Iterator[None]:
+    """Evaluation mode, no gradients, and the averaged weights where there are some; everything back afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            if model.ema is None:
+                yield
+            else:
+                with model.ema.applied():
+                    yield
+    finally:
+        model.train(was_training)
+
+
+def meter_of(model: JimmyModel, step: str = "evalStep") -> LossMeter:
+    """Return a meter for what ``model.evalStep`` or ``model.testStep`` returns."""
+    return LossMeter(model.eval_loss_names, f"{type(model).__name__}.{step}", "eval_loss_names", read_every_s=5.0)
+
+
+def mean_losses(
+    model: JimmyModel, dataset: Any, on_figure: Callable[[Any], None] | None = None,
+    batches: Callable[[], Iterator[tuple[Batch, float]]] | None = None,
+) -> dict[str, float]:
+    """Return the mean of each declared evaluation loss over the samples of ``dataset``; NaN where it has none.
+
+    ``on_figure`` is given the first output ``fig``; each further one is closed, lest open figures fill the memory.
+    ``batches`` replaces the batches of the dataset by others, each with the number of samples for which it counts.
+    """
+    meter = meter_of(model)
+    sums, total, is_shown = [0.0] * len(meter.names), 0.0, False
+    counts: list[float] = []
+
+    def gather() -> None:
+        nonlocal total
+        for row, count in zip(meter.read(), counts, strict=True):
+            for place, value in enumerate(row):
+                sums[place] += value * count
+            total += count
+        counts.clear()
+
+    with evaluating(model):
+        for batch, count in batches() if batches else _counted(dataset):
+            step = model.evalStep(batch)
+            meter.add(step)
+            counts.append(count)
+            if (figure := step[1].get("fig")) is not None:
+                if on_figure is None or is_shown:
+                    _close(figure)
+                else:
+                    on_figure(figure)
+                is_shown = True
+            if meter.is_due:
+                gather()
+        gather()
+    return {name: value / total if total else nan for name, value in zip(meter.names, sums, strict=True)}
+
+
+def sample_losses(model: JimmyModel, dataset: Any) -> dict[str, list[float]]:
+    """Return the losses of each sample by ``testStep``, in the order of ``dataset``.
+
+    A ``testStep`` that returns (B,) tensors gives them at once; of one that returns means every sample is judged as a
+    batch of its own, which takes as many steps as there are samples.
+    """
+    meter = meter_of(model, "testStep")
+    columns: dict[str, list[float]] = {name: [] for name in meter.names}
+    with evaluating(model):
+        for batch, count in _counted(dataset):
+            step = model.testStep(batch)
+            rows = _rows_of(step, count, meter)
+            if rows is None:
+                for one in _singles(batch, count):
+                    meter.add(model.testStep(one))
+                rows = meter.read()
+            for row in rows:
+                for name, value in zip(meter.names, row, strict=True):
+                    columns[name].append(value)
+    return columns
+
+
+def _counted(dataset: Any) -> Iterator[tuple[Batch, float]]:
+    for position, batch in enumerate(dataset.batches()):
+        yield batch, dataset.samples_in(position)
+
+
+def _rows_of(step: Any, count: float, meter: LossMeter) -> list[list[float]] | None:
+    """The rows of a step that returned (B,) tensors alone, or was of one sample; None where it returned means."""
+    meter.add(step)
+    (means,) = meter.read()
+    if count == 1:
+        return [means]
+    losses = [step[0][name] for name in meter.names]
+    if not all(isinstance(value, Tensor) and value.shape == (count,) for value in losses):
+        return None
+    return [list(row) for row in zip(*(value.tolist() for value in losses), strict=True)]
+
+
+def _singles(batch: Batch, count: float) -> Iterator[Batch]:
+    """Cut a batch into batches of one sample; what has no entry for each sample goes into all of them."""
+    if not any(_has_rows(value, count) for value in batch.values()):
+        raise HookError(f"a batch of {count} samples has no tensor with as many rows: {sorted(batch)}")
+    for row in range(int(count)):
+        yield {
+            name: value[row : row + 1] if _has_rows(value, count) else value for name, value in batch.items()
+        }  # fmt: skip
+
+
+def _has_rows(value: Any, count: float) -> bool:
+    if isinstance(value, Tensor):
+        return value.ndim > 0 and len(value) == count
+    return isinstance(value, list | tuple) and len(value) == count
+
+
+def _close(figure: Any) -> None:
+    from matplotlib import pyplot
+    from matplotlib.figure import Figure
+
+    if isinstance(figure, Figure):
+        pyplot.close(figure)

@@ -1,0 +1,50 @@
+"""The state of a whole training in one dictionary, which nothing can be missing from unnoticed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jimmy_manager import random_state
+from jimmy_manager.errors import CheckpointError
+from jimmy_manager.state_files import leaves
+
+FORMAT = 1
+
+
+def collect(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state of each part, the random states, and a list of all values by which a loss is noticed."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    state["random"] = random_state.take()
+    return {"format": FORMAT, "leaves": leaves(state), **state}
+
+
+def restore(parts: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Give each part its state, once nothing is missing; the random states are left to the caller, as the last.
+
+    Raises ``CheckpointError`` that names what is missing, or which part does not fit.
+    """
+    _check_complete(state, parts)
+    for name, part in parts.items():
+        try:
+            part.load_state_dict(state[name])
+        except CheckpointError:
+            raise
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"the {name} of the checkpoint does not fit: {' '.join(str(error).split())}; build everything with the "
+                "arguments of that training, or take over the weights alone with model.loadFrom(path)"
+            ) from error
+
+
+def _check_complete(state: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    if missing := [name for name in ("format", "leaves", *parts, "random") if name not in state]:
+        raise CheckpointError(
+            f"the checkpoint has no {missing[0]!r}, so training cannot go on exactly; it has {sorted(state)}; "
+            "take over the weights alone with model.loadFrom(path)"
+        )
+    if state["format"] != FORMAT:
+        raise CheckpointError(f"the checkpoint has format {state['format']!r}, this version reads {FORMAT}")
+    present = set(leaves({name: state[name] for name in state if name not in ("format", "leaves")}))
+    if lost := [leaf for leaf in state["leaves"] if leaf not in present]:
+        raise CheckpointError(f"the checkpoint lost {lost[0]!r} ({len(lost)} of its values in all) after it was saved")

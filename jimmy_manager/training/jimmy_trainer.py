@@ -1,0 +1,326 @@
+"""``JimmyTrainer``: the loop that trains a `JimmyModel` on a dataset, evaluates it, logs, saves and resumes exactly."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal
+
+from jimmy_manager import random_state
+from jimmy_manager.errors import ConfigError, NonFiniteLoss, Stopped
+from jimmy_manager.models.jimmy_model import JimmyModel
+from jimmy_manager.signals import StopFlag
+from jimmy_manager.state_files import load_state, save_state
+from jimmy_manager.training import exact_state
+from jimmy_manager.training.evaluation import evaluating, mean_losses, sample_losses
+from jimmy_manager.training.loop_state import LoopState
+from jimmy_manager.training.loss_meter import Averages, LossMeter, Row
+from jimmy_manager.training.progress_manager import ProgressManager
+from jimmy_manager.training.runtime_params import RuntimeParams
+from jimmy_manager.training.scheduler_adapter import adapt_scheduler
+from jimmy_manager.training.tensorboard_manager import TensorBoardManager
+from jimmy_manager.training.trainer_arguments import (
+    check_choice,
+    check_counts,
+    check_set,
+    check_train_set,
+    checked_optimizer,
+)
+
+log = logging.getLogger(__name__)
+
+SHOWN_EPOCHS = 8
+
+
+class JimmyTrainer:
+    """Trains ``model`` for ``n_epochs`` passes over ``train_set``.
+
+    After each epoch the scheduler is given the moving average of the main training loss. Every ``eval_interval``
+    epochs, and after the last one, the model is evaluated and the state saved: ``last.pth``, from which `resume`
+    continues bit by bit, and ``best.pth``, the weights of the lowest main evaluation loss. Losses are read back from
+    the device about twice a second, never once a step.
+
+    Args:
+        train_set, eval_set: a `JimmyDataset`, a `MultiThreadLoader` or an adapter; no evaluation where it is None.
+        model: initialised, so that it has its optimizer.
+        lr_scheduler: a `JimmyLRScheduler`, any scheduler of PyTorch, or None for a constant rate.
+        log_dir: for TensorBoard and ``runtime_param_buffer.yaml``, whose ``LR`` may be edited while training; or None.
+        save_dir: for ``last.pth`` and ``best.pth``; or None.
+        moving_avg: over how many steps training losses are averaged.
+        early_stop_lr: end once the learning rate has fallen below it.
+        on_nan: what to do where the main loss is not finite: ``'stop'`` with `NonFiniteLoss`, ``'warn'`` and go on, or
+            ``'skip'`` the step, which waits for the device in each.
+        save_interval: save ``last.pth`` every so many epochs, if not with each evaluation.
+        save_steps: save it every so many steps as well; 0 for never.
+        scheduler_interval: ``'step'`` for schedulers that count batches, such as ``OneCycleLR``.
+        stop: a flag to stop at the next step; signals set the trainer's own during `start`.
+
+    """
+
+    def __init__(
+        self, train_set: Any, eval_set: Any, model: JimmyModel, lr_scheduler: Any = None,
+        log_dir: str | os.PathLike[str] | None = None, save_dir: str | os.PathLike[str] | None = None,
+        n_epochs: int = 100, moving_avg: int = 100, eval_interval: int = 1, early_stop_lr: float = 0.0, *,
+        on_nan: Literal["stop", "warn", "skip"] = "stop", save_interval: int | None = None, save_steps: int = 0,
+        scheduler_interval: Literal["epoch", "step"] = "epoch", show_progress: bool = True,
+        stop: StopFlag | None = None,
+    ) -> None:
+        save_interval = eval_interval if save_interval is None else save_interval
+        check_counts(n_epochs=(n_epochs, 0), moving_avg=(moving_avg, 1), eval_interval=(eval_interval, 1),
+                     save_interval=(save_interval, 1), save_steps=(save_steps, 0))  # fmt: skip
+        check_choice("on_nan", on_nan, ("stop", "warn", "skip"))
+        check_choice("scheduler_interval", scheduler_interval, ("epoch", "step"))
+        check_train_set(train_set)
+        if eval_set is not None:
+            check_set("eval_set", eval_set)
+        self._optimizer = checked_optimizer(model)
+        self.train_set, self.eval_set, self.model = train_set, eval_set, model
+        self.lr_scheduler = adapt_scheduler(lr_scheduler, self._optimizer)
+        self.log_dir = None if log_dir is None else Path(log_dir)
+        self.save_dir = None if save_dir is None else Path(save_dir)
+        self.n_epochs, self.eval_interval, self.save_interval = n_epochs, eval_interval, save_interval
+        self.early_stop_lr, self.on_nan, self.save_steps = early_stop_lr, on_nan, save_steps
+        self.scheduler_interval, self.show_progress = scheduler_interval, show_progress
+        self.stop = StopFlag() if stop is None else stop
+        self.loop = LoopState(order=train_set.state_dict())
+        self.meter = LossMeter(model.train_loss_names, f"{type(model).__name__}.trainStep", "train_loss_names")
+        self.averages = Averages(self.meter.names, self.meter.main, moving_avg)
+        self.eval_losses: dict[str, float] = {}
+        self.rate = RuntimeParams(self.log_dir / "runtime_param_buffer.yaml") if self.log_dir else None
+        self.pm: ProgressManager | None = None
+        self.tm: TensorBoardManager | None = None
+        model.skip_non_finite = on_nan == "skip"
+
+    def start(self) -> None:
+        """Train to the end; a stop signal saves at the next step and raises ``Stopped``, and `resume` goes on there."""
+        with self.stop.installed(), self._shown():
+            while not self.is_finished:
+                if not self.train_epoch():
+                    self.save()
+                    raise Stopped(f"{self.stop.reason}: stopped {self.place}; {self._where_saved()}")
+                if self._is_due(self.eval_interval):
+                    self.eval_epoch()
+                if self._is_due(self.save_interval):
+                    self.save()
+
+    def train_epoch(self) -> bool:
+        """Train one pass, or the rest of one, and update the rate; False where a stop flag ended it in between."""
+        self._begin_epoch()
+        loop, meter, step = self.loop, self.meter, self.model.trainStep
+        for batch in self.train_set.batches(loop.batch):
+            meter.add(step(batch))
+            loop.batch += 1
+            loop.step += 1
+            if meter.is_due:
+                self._read_losses()
+            if self.scheduler_interval == "step":
+                self.lr_scheduler.update(self.averages.moving()[meter.main])
+            if self.save_steps and loop.step % self.save_steps == 0 and not self.model.is_accumulating:
+                self.save()
+            if self.stop and loop.batch < self.train_set.n_batches and not self.model.is_accumulating:
+                self._read_losses()
+                return False
+        self._end_epoch()
+        return True
+
+    def eval_epoch(self) -> dict[str, float]:
+        """Evaluate, log, and keep ``best.pth`` where the main loss is the lowest so far; return the mean losses."""
+        if self.eval_set is None:
+            return {}
+        losses = self.eval_losses = self.evaluate(self.eval_set, pm=self.pm, tm=self.tm)
+        main = losses[next((name for name in losses if name.endswith("/Main")), next(iter(losses)))]
+        if not isfinite(main):
+            self._meet_non_finite(f"the main evaluation loss is {main} {self.place}")
+        if self.tm:
+            self.tm.log(self.loop.step, **losses)
+        # A loss that is not finite is never the best, but the first evaluation leaves a file in any case.
+        if self.loop.best is None or main < self.loop.best:
+            self.loop.best = main if isfinite(main) else float("inf")
+            self._save_best(losses)
+        self._show()
+        return losses
+
+    def evaluate(
+        self, dataset: Any, compute_avg: bool = True, pm: ProgressManager | None = None,
+        tm: TensorBoardManager | None = None,
+    ) -> dict[str, Any]:
+        """Return the mean of each evaluation loss over the samples, or with ``compute_avg=False`` each sample's own.
+
+        The means are those of ``evalStep``; its first output ``fig`` goes to ``tm``. Samples are judged by
+        ``testStep``, see `sample_losses`.
+        """
+        check_set("dataset", dataset)
+        if not compute_avg:
+            return sample_losses(self.model, dataset)
+        on_figure = partial(self._log_figure, tm) if tm else None
+        with pm.pause() if pm else nullcontext():
+            return mean_losses(self.model, dataset, on_figure)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all epochs are behind the model, or it was stopped early."""
+        return self.loop.has_ended or self.loop.epoch >= self.n_epochs
+
+    @property
+    def place(self) -> str:
+        """Where training stands, in words; epochs, steps and batches are counted from 0."""
+        loop = self.loop
+        return f"in epoch {loop.epoch}, step {loop.step}, batch {loop.batch} of {self.train_set.n_batches}"
+
+    # Saving and resuming
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Everything with a state that training needs to go on, but for the random states, by name."""
+        model = self.model
+        parts = {
+            "model": model, "optimizer": model.optimizer, "scaler": model.scaler, "ema": model.ema,
+            "scheduler": self.lr_scheduler, "averages": self.averages, "rate": self.rate, "loop": self.loop,
+        }  # fmt: skip
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that an exact continuation needs: the state of each of `parts`, and the random states."""
+        if len(self.meter):
+            self._read_losses()
+        return exact_state.collect(self.parts)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken.
+
+        Raises ``CheckpointError`` that names what is missing, or of which part of the program it does not fit; of a
+        trainer that refused a state, make a new one.
+        """
+        exact_state.restore(self.parts, state)
+        self.restore_order()
+        random_state.restore(state["random"], "")
+
+    def restore_order(self) -> None:
+        """Give the training set the order that `loop` tells of; for who loads the `parts` one by one."""
+        if self.loop.order is not None:
+            self.train_set.load_state_dict(self.loop.order)
+
+    def save(self) -> None:
+        """Save ``last.pth``, where there is a ``save_dir``."""
+        if self.save_dir is not None:
+            save_state(self.state_dict(), self.save_dir / "last.pth")
+
+    def resume(self, path: str | os.PathLike[str] | None = None) -> None:
+        """Load a ``last.pth``, the one in ``save_dir`` by default; `start` goes on from there, bit by bit."""
+        if path is None:
+            if self.save_dir is None:
+                raise ConfigError("resume what? give the path of a last.pth, or a save_dir to the trainer")
+            path = self.save_dir / "last.pth"
+        self.load_state_dict(load_state(path))
+
+    def close(self) -> None:
+        """Close the progress display and the log."""
+        if self.pm is not None:
+            self.pm.close()
+        if self.tm is not None:
+            self.tm.close(is_finished=self.is_finished)
+        self.pm = self.tm = None
+
+    # One epoch
+
+    def _begin_epoch(self) -> None:
+        self.model.train()
+        if self.loop.batch:
+            return
+        self.averages.restart()
+        self.loop.order = self.train_set.state_dict()
+        if self.rate:
+            self.rate.read(self._optimizer, self.lr_scheduler)
+
+    def _end_epoch(self) -> None:
+        loop = self.loop
+        self.model.finish_accumulation()
+        self._read_losses()
+        loop.batch = 0
+        loop.epoch += 1
+        loop.order = self.train_set.state_dict()
+        if self.scheduler_interval == "epoch":
+            self.lr_scheduler.update(self.averages.moving()[self.meter.main])
+        loop.top_rate = max(loop.top_rate, self.model.lr)
+        # A rate that has never been above it is still warming up.
+        loop.has_ended = self.model.lr < self.early_stop_lr <= loop.top_rate
+        if self.rate:
+            self.rate.write(self._optimizer)
+
+    def _read_losses(self) -> None:
+        rows = self.meter.read()
+        first = self.loop.batch - len(rows)
+        self._check_finite(rows, first)
+        self.averages.extend(rows, [self.train_set.samples_in(first + i) for i in range(len(rows))])
+        self._show()
+
+    def _check_finite(self, rows: list[Row], first: int) -> None:
+        main = self.meter.names.index(self.meter.main)
+        bad = [i for i, row in enumerate(rows) if not isfinite(row[main])]
+        if bad:
+            step = self.loop.step - len(rows) + bad[0]
+            more = f" ({len(bad)} such steps in all since the last look)" if len(bad) > 1 else ""
+            self._meet_non_finite(
+                f"{self.meter.main} is {rows[bad[0]][main]} in epoch {self.loop.epoch}, step {step}, batch "
+                f"{first + bad[0]} of {self.train_set.n_batches}, counted from 0{more}"
+            )
+
+    def _meet_non_finite(self, what: str) -> None:
+        if self.on_nan == "stop":
+            raise NonFiniteLoss(
+                f"{what}; {self._where_saved()}; try a lower learning rate, clip_grad=1.0, or on_nan='skip'"
+            )
+        log.warning("%s; %s", what, "the step was skipped" if self.on_nan == "skip" else "training goes on")
+
+    # Showing and logging
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        names = dict.fromkeys([*self.meter.names, *self.model.eval_loss_names, "LR"])
+        if self.show_progress:
+            self.pm = ProgressManager(self.train_set.n_batches, self.n_epochs, SHOWN_EPOCHS, custom_fields=names)
+            self.pm.begin(self.loop.epoch, self.loop.batch)
+        if self.log_dir is not None:
+            self.tm = open_log(self.log_dir, self.model, self.loop.step)
+        try:
+            yield
+        finally:
+            self.close()
+
+    def _show(self) -> None:
+        moving = self.averages.moving()
+        if self.tm:
+            self.tm.log(self.loop.step, LR=self.model.lr, **moving)
+        if self.pm:
+            done = self.loop.batch or self.train_set.n_batches  # between two epochs, all of the one before
+            epoch = self.loop.epoch if self.loop.batch else self.loop.epoch - 1
+            self.pm.update(epoch, done - 1, LR=self.model.lr, **moving, **self.eval_losses)
+
+    def _log_figure(self, tm: TensorBoardManager, figure: Any) -> None:
+        tm.log(self.loop.step, Visualization=figure)
+
+    def _is_due(self, interval: int) -> bool:
+        return self.is_finished or self.loop.epoch % interval == 0
+
+    def _save_best(self, losses: Mapping[str, float]) -> None:
+        if self.save_dir is None:
+            return
+        with evaluating(self.model):  # the averaged weights, where there are some: what has been evaluated
+            weights = self.model.state_dict()
+            at = {"epoch": self.loop.epoch, "step": self.loop.step, "losses": dict(losses)}
+            save_state({"model": weights, **at}, self.save_dir / "best.pth")
+
+    def _where_saved(self) -> str:
+        return f"{self.save_dir / 'last.pth'} has the newest saved state" if self.save_dir else "nothing was saved"
+
+
+def open_log(log_dir: Path, model: JimmyModel, step: int) -> TensorBoardManager:
+    """Return a log for the losses of ``model``, its rate and its figures; what was logged after ``step`` is dropped."""
+    scalars = dict.fromkeys([*model.train_loss_names, *model.eval_loss_names, "LR"], "scalar")
+    tags = {**scalars, "Visualization": "figure"}
+    return TensorBoardManager(log_dir, list(tags), list(tags.values()), purge_step=step + 1 if step else None)

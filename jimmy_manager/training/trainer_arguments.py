@@ -1,0 +1,55 @@
+"""What a trainer must be given; each check says what is wrong, and what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.optim import Optimizer
+
+from jimmy_manager.errors import ConfigError, DatasetError, HookError
+from jimmy_manager.models.jimmy_model import JimmyModel
+
+_PROTOCOL = ("n_batches", "batches", "samples_in", "state_dict", "load_state_dict")
+
+
+def check_counts(**counts: tuple[Any, int]) -> None:
+    """Each is a value and the least that it may be."""
+    for name, (value, least) in counts.items():
+        if type(value) is not int or value < least:
+            raise ConfigError(f"{name} is {value!r}; it must be an integer from {least}")
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """One of a few words."""
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
+
+
+def check_set(name: str, dataset: Any) -> None:
+    """A dataset is whatever has the protocol of `JimmyDataset`."""
+    # Of the class: an attribute of the instance may be missing for a reason that it tells itself.
+    if missing := [each for each in _PROTOCOL if not hasattr(type(dataset), each)]:
+        raise DatasetError(
+            f"{name} is of type {type(dataset).__name__}, which has no {missing[0]}; make it a JimmyDataset, or wrap a "
+            "Dataset or DataLoader of PyTorch: TorchDataset(dataset, batch_size=64)"
+        )
+    len(dataset)  # says what is wrong with n_samples
+
+
+def check_train_set(dataset: Any) -> None:
+    """A dataset with something to train on."""
+    check_set("train_set", dataset)
+    if not dataset.n_batches:
+        raise DatasetError(
+            f"train_set has no batches, of {len(dataset)} samples; give it more, or a smaller batch_size, or "
+            "drop_last=False"
+        )
+
+
+def checked_optimizer(model: Any) -> Optimizer:
+    """Return the optimizer of a `JimmyModel` that has been initialised."""
+    if not isinstance(model, JimmyModel):
+        raise HookError(f"model is of type {type(model).__name__}; it must be a JimmyModel")
+    if model.optimizer is None:
+        raise HookError(f"{type(model).__name__} has no optimizer; call model.initialize() before training it")
+    return model.optimizer
