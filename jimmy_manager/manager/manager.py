@@ -8,7 +8,7 @@ import random
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from jimmy_manager import random_state
 from jimmy_manager.archives.claims import LONGEST_LEASE_S
@@ -23,7 +23,7 @@ from jimmy_manager.manager.admission import Admission
 from jimmy_manager.manager.batch import Batch
 from jimmy_manager.manager.names import check_names
 from jimmy_manager.manager.queries import Queries
-from jimmy_manager.manager.run import Run
+from jimmy_manager.manager.run import EpochPaused, Run
 from jimmy_manager.manager.schedule import BatchReport, Fixed, Shuffled
 from jimmy_manager.manager.worker import Worker
 from jimmy_manager.signals import StopFlag
@@ -46,8 +46,9 @@ class Manager(Queries):
         get_config, setup, load_ckpt, (none there:) init_ckpt, eval, save_ckpt
         | train | train eval | train save_ckpt | train eval | train eval save_ckpt
 
-    Attributes during a run: ``config``, ``key``, ``epoch`` (how many are behind the model), ``ckpt``,
-    ``preview``, ``device``. ``defaults`` may be set or filled at any time before a configuration is used.
+    Attributes during a run: ``config``, ``key``, ``epoch`` (how many are behind the model), ``step`` (how many batches,
+    where ``train`` counts them), ``ckpt``, ``preview``, ``device``. ``defaults`` may be set or filled at any time
+    before a configuration is used.
 
     With ``verbose`` each batch tells of its progress on stderr every ``disp_interval`` epochs, with the number
     ``main_metric`` of the preview, else the first whose name begins with ``loss`` or ``acc``. ``progress`` may be set
@@ -96,6 +97,7 @@ class Manager(Queries):
         self.config = Config()
         self.key = ""
         self.epoch = 0
+        self.step = 0
         self.ckpt: dict[str, Any] = {}
         self.preview: dict[str, Any] = {}
         self._device = device
@@ -153,6 +155,7 @@ class Manager(Queries):
         self.ckpt = loaded
         self.preview = self.store.previews.read(commit)
         self.epoch = commit.epoch
+        self.step = commit.step
 
     def save_ckpt(self) -> None:
         """Commit ``ckpt``, the ``state`` attributes, the random states and ``preview`` at this epoch."""
@@ -165,15 +168,28 @@ class Manager(Queries):
         for name in self.state:
             whole[name] = self._holder_of(name, "state_dict").state_dict()
         whole[_RANDOM] = random_state.take()
-        self._run.commit(whole, self.preview, self.epoch)
+        self._run.commit(whole, self.preview, self.epoch, self.step)
 
     def train(self) -> None:
-        """Train for one epoch."""
+        """Train for one epoch.
+
+        A loop of one's own may end within its epoch once ``stop`` is set, by ``self.pause()``: then the ``state`` has
+        to tell where in the epoch it stands, and the next call goes on from there.
+        """
         raise HookError(f"{type(self).__name__} has no train(); write one that trains for one epoch")
 
     def eval(self) -> Mapping[str, Any] | None:
         """Evaluate; a returned dict goes into ``preview`` and ``ckpt['eval_records'][epoch]``."""
         raise HookError(f"{type(self).__name__} has no eval(); write one that evaluates and returns a dict")
+
+    def pause(self) -> NoReturn:
+        """Leave `train` in the middle of an epoch: the run is saved as it stands, and goes on with whoever takes it."""
+        if not (self.is_training and self.stop):
+            raise HookError("pause() was called where nothing is to stop; call it in train(), once self.stop is set")
+        raise EpochPaused
+
+    def end_run(self) -> None:
+        """Let go of what `setup` opened for this run, however it ended; nothing, here."""
 
     # What a user calls
 

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class EpochPaused(BaseException):
+    """Thrown by ``Manager.pause``: an epoch ends in between.
+
+    No ``Exception``, lest a hook that catches all of those catch this one, too.
+    """
+
+
+
 class Run:
     """What ``Manager`` may do with a run while this worker holds its claim."""
 
@@ -50,12 +58,12 @@ class Run:
             commit = self._attempt.adopt()
             self.train_s, self.eval_s = (commit.train_s, commit.eval_s) if commit else (0.0, 0.0)
 
-    def commit(self, ckpt: Mapping[str, Any], preview: Mapping[str, Any], epoch: int) -> None:
+    def commit(self, ckpt: Mapping[str, Any], preview: Mapping[str, Any], epoch: int, step: int = 0) -> None:
         """Save one state; nothing is written where a value cannot be stored."""
         shown, figures = previews.save(preview, self.key)
         packed = pack(ckpt)
         self._attempt.commit(
-            epoch=epoch, train_s=self.train_s, eval_s=self.eval_s, preview=shown, figures=figures,
+            epoch=epoch, step=step, train_s=self.train_s, eval_s=self.eval_s, preview=shown, figures=figures,
             checkpoint=lambda file: checkpoints.save_packed(packed, file),
         )
         self.saves += 1
@@ -80,14 +88,18 @@ def drive(manager: Manager, run: Run, config: Config, total: int) -> str:
             except NewerCommit as newer:
                 log.info("%s; it is taken over instead", newer)
     finally:
-        manager._run = None
+        try:
+            manager.end_run()
+        finally:
+            manager._run = None
 
 
 def _drive_once(manager: Manager, run: Run, config: Config, total: int) -> str:
     shares.apply_threads(manager.threads)
     random_state.seed(manager.seed(config))
     # Of the run before nothing may be left, whatever an override does not call.
-    manager.key, manager.config, manager.epoch, manager.ckpt, manager.preview = run.key, config, 0, {}, {}
+    manager.key, manager.config, manager.ckpt, manager.preview = run.key, config, {}, {}
+    manager.epoch = manager.step = 0
     manager.setup(config.clone())
     manager.key = run.key  # whatever setup made of the configuration
     run.adopt()
@@ -101,7 +113,9 @@ def _drive_once(manager: Manager, run: Run, config: Config, total: int) -> str:
         if manager.stop:
             break
         run.claim.check()
-        _train(manager, run)
+        if not _train(manager, run):
+            _save(manager, run)
+            return "stopped"
         if is_due(manager.epoch, manager.eval_interval, total):
             _evaluate(manager, run)
         if is_due(manager.epoch, manager.save_interval, total):
@@ -137,12 +151,17 @@ def _load(manager: Manager, run: Run) -> bool:
     return True
 
 
-def _train(manager: Manager, run: Run) -> None:
+def _train(manager: Manager, run: Run) -> bool:
+    """Train an epoch, or the rest of one; False where it was left in between."""
     clock = manager.store.claims.clock
     started = clock.monotonic()
-    manager.train()
+    try:
+        manager.train()
+    except EpochPaused:
+        return False
     manager.epoch += 1
     run.train_s = blended(run.train_s, clock.monotonic() - started)
+    return True
 
 
 def _save(manager: Manager, run: Run) -> None:

@@ -1,22 +1,24 @@
-"""A ready `Manager`: everything is built from the configuration, and a plain loop trains it and resumes exactly.
-
-It asks four things of its collaborators, and nothing else of this module knows how they work: `data` maps split names
-to tensors, `batches` yields pairs, `loss` and `metrics` judge an output. Whoever has data that do not fit into memory
-overrides `batches`; whoever trains by another rule overrides `train`.
-"""
+"""A ready `Manager`: everything is built from the configuration, and a `JimmyTrainer` trains it and resumes exactly."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jimmy_manager.config import Config
+from jimmy_manager.datasets import DictDataset, JimmyDataset
 from jimmy_manager.errors import ConfigError
 from jimmy_manager.manager.manager import Manager
+from jimmy_manager.models import JimmyModel
+from jimmy_manager.targets import find_target
+from jimmy_manager.training.call_signature import CallSignature
+from jimmy_manager.training.jimmy_trainer import JimmyTrainer, open_log
 
 
 class TrainedManager(Manager):
@@ -24,139 +26,186 @@ class TrainedManager(Manager):
 
     Fields of a configuration::
 
-        data:       {_target_: ..., ...}    -> {'train': (inputs, targets), 'valid': (inputs, targets), ...}
-        model:      {_target_: ..., ...}    -> nn.Module
+        data:       {_target_: ..., ...}    a JimmyDataset class, built for each of ``splits``; or a function for
+                                            {'train': (inputs, targets), 'valid': (inputs, targets), ...}
+        model:      {_target_: ..., ...}    a JimmyModel, which knows its losses; or any nn.Module, see `loss`
         optim:      {_target_: torch.optim.AdamW, lr: ..., ...}     called with the model's parameters
-        scheduler:  {_target_: torch.optim.lr_scheduler...., ...}   optional; one step an epoch, without a metric
+        scheduler:  {_target_: torch.optim.lr_scheduler...., ...}   optional; one step an epoch, else see ``trainer``
+        trainer:    {on_nan: skip, moving_avg: 50, ...}             optional arguments of JimmyTrainer
         batch_size: 64
         seed:       0                       of the weights, of the order of the samples and of whatever a hook draws
 
-    The preview holds, for each split, ``loss_SPLIT`` and what `metrics` returns, each a mean over samples. Those of
-    ``train`` are gathered while the weights change, during the epoch that ended last; the others are evaluations.
+    The preview holds the mean of each loss over the samples, by its name without ``Train/`` or ``Eval/``, in small
+    letters and followed by the split; the main loss is called ``loss``: ``Train/Main`` becomes ``loss_train``,
+    ``Eval/Acc`` ``acc_valid``. Those of ``train`` are gathered while the weights change, during the epoch that ended
+    last; the others are evaluations. The first split after ``train`` is logged for TensorBoard, under ``logs/`` of the
+    store, with the configuration as its hyperparameters.
 
-    Exact resume covers this loop. A `batches` of one's own resumes exactly if it draws from ``self.generator`` or from
-    the random states that the checkpoint holds anyway. On a GPU it is as exact as the operations of the model are.
+    A stop signal is heeded at the next step: the run is saved in the middle of its epoch and goes on there.
     """
 
-    state: tuple[str, ...] = ("model", "optimizer", "scheduler", "generator")
+    splits: ClassVar[tuple[str, ...]] = ("train", "eval")
+    """For which a JimmyDataset is built; a function names its splits itself."""
 
-    data: Mapping[str, tuple[Tensor, Tensor]]
+    data: Mapping[str, Any]
     model: nn.Module
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None
-    generator: SeededGenerator
+    trainer: JimmyTrainer
 
     def setup(self, config: Config) -> None:
-        """Build data, model, optimizer and scheduler on ``self.device``."""
+        """Build data, model, optimizer, scheduler and trainer on ``self.device``."""
         super().setup(config)
-        # Of its own, and on the CPU: the order of the samples then depends on the seed alone, not on how many numbers
-        # the model has drawn, and a run trained on a GPU can be loaded where there is none.
-        self.generator = SeededGenerator(self.seed(config))
-        self.data = {
-            name: (inputs.to(self.device), targets.to(self.device))
-            for name, (inputs, targets) in self._build("data").items()
-        }
+        self.data = self._build_data()
         self.model = self._build("model").to(self.device)
-        self.optimizer = self._build("optim", self.model.parameters())
-        self.scheduler = self._build("scheduler", self.optimizer) if self.config.get("scheduler") else None
-        self.train_means: dict[str, float] = {}
-        self.state = tuple(name for name in type(self).state if name != "scheduler" or self.scheduler)
+        model = self.model if isinstance(self.model, JimmyModel) else Supervised(self.model, self)
+        if self.config.get("optim") or model is not self.model:
+            # Called by initialize(), which adds what its own way of training needs.
+            model.optimizer_cls = self._target("optim").instantiate
+            model.optimizer_args = {}
+        model.initialize()
+        scheduler = self._build("scheduler", model.optimizer) if self.config.get("scheduler") else None
+        sets = iter(self.data.values())
+        arguments = {
+            "train_set": next(sets), "eval_set": next(sets, None), "model": model, "lr_scheduler": scheduler,
+            "show_progress": False, "stop": self.stop, **dict(self.config.get("trainer") or {}),
+        }  # fmt: skip
+        CallSignature(JimmyTrainer).check(arguments)
+        self.trainer = JimmyTrainer(**arguments)
+        parts = self.trainer.parts | {"model": self.model}
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self.state = tuple(parts)
+
+    def load_ckpt(self) -> None:
+        super().load_ckpt()
+        self.trainer.restore_order()
 
     def train(self) -> None:
-        """One epoch over the training split."""
-        self.model.train()
-        means = RunningMeans(self.device)
-        for inputs, targets in self.batches("train", shuffle=True):
-            output = self.model(inputs)
-            loss = self.loss(output, targets)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            means.add(len(inputs), loss=loss, **self.metrics(output, targets))
-        if self.scheduler:
-            self.scheduler.step()
-        self.train_means = means.read("train")
+        """One epoch over the training split, or the rest of one that a stop signal has ended."""
+        if self.trainer.tm is None and (place := self.store.logs(self.key)) is not None:
+            self.trainer.tm = open_log(Path(place), self.trainer.model, self.trainer.loop.step)
+            self.trainer.tm.log_hparams(self.config)
+        is_whole = self.trainer.train_epoch()
+        self.step = self.trainer.loop.step
+        if not is_whole:
+            self.pause()
 
-    @torch.no_grad()
     def eval(self) -> dict[str, float]:
-        """Return the means of the last training epoch and those of every other split."""
-        self.model.eval()
-        record = dict(self.train_means)
-        for split in self.data:
-            if split == "train":
-                continue
-            means = RunningMeans(self.device)
-            for inputs, targets in self.batches(split):
-                output = self.model(inputs)
-                means.add(len(inputs), loss=self.loss(output, targets), **self.metrics(output, targets))
-            record |= means.read(split)
+        """Return the mean losses of the last training epoch and those of every other split."""
+        averages = self.trainer.averages
+        record = self._named("train", averages.epoch()) if averages.samples else {}
+        for place, (split, dataset) in enumerate(list(self.data.items())[1:]):
+            losses = self.trainer.evaluate(dataset) if place else self.trainer.eval_epoch()
+            record |= self._named(split, losses)
         return record
 
-    def batches(self, split: str, shuffle: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield inputs (B, ...) and targets (B, ...) of a split once; the last batch may be shorter."""
-        inputs, targets = self.data[split]
-        size = self.config.get("batch_size", 64)
-        if not shuffle:
-            yield from zip(inputs.split(size), targets.split(size), strict=True)
-            return
-        order = torch.randperm(len(inputs), generator=self.generator).to(self.device)  # (N,), one transfer an epoch
-        for chosen in order.split(size):
-            yield inputs[chosen], targets[chosen]
+    def end_run(self) -> None:
+        """Close the log."""
+        if hasattr(self, "trainer"):
+            self.trainer.close()
+
+    def fetch(self, key: str) -> Any:
+        """The trained model of ``key`` in eval mode, with the averaged weights where it keeps some."""
+        model = super().fetch(key)
+        if (average := self.trainer.model.ema) is not None:
+            average.settle()
+        return model
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
-        """Return what is minimised, a mean over the batch: cross-entropy of logits (B, C) and classes (B,)."""
+        """Return what a plain model minimises, a mean over the batch: cross-entropy of logits (B, C), classes (B,)."""
         return F.cross_entropy(output, targets)
 
     def metrics(self, output: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Return what else is recorded, each (B,) or a mean over the batch: ``acc``, the share classified rightly."""
-        return {"acc": output.argmax(1) == targets}
+        """Return what else is recorded of a plain model, each (B,) or a mean: ``acc``, the share classified rightly."""
+        return {"acc": (output.argmax(1) == targets).float().mean()}
 
-    def _build(self, field: str, *args: Any) -> Any:
-        """Instantiate the ``_target_`` of a field, or say which field is missing."""
+    def _build_data(self) -> dict[str, Any]:
+        """Return a dataset for each split, ``train`` first."""
+        target, size = self._target("data"), self.config.get("batch_size", 64)
+        kind = find_target(target["_target_"], self.allowed_targets())
+        sets: dict[str, Any] = {}
+        if isinstance(kind, type) and issubclass(kind, JimmyDataset):
+            given = {"batch_size": size} if "batch_size" not in target else {}
+            for split in self.splits:
+                order = {"shuffle": True} if split == "train" else {"shuffle": False, "drop_last": False}
+                sets[split] = target.instantiate(**{"set_name": split, **given, **order})
+        else:
+            for split, each in target.instantiate().items():
+                sets[split] = self._as_dataset(each, size, is_train=split == "train")
+        if "train" not in sets:
+            raise ConfigError(f"data of {type(self).__name__} has the splits {sorted(sets)}, but no 'train'")
+        sets["train"].manual_seed(self.seed(self.config))
+        return {"train": sets.pop("train"), **sets}
+
+    def _as_dataset(self, split: Any, size: int, is_train: bool) -> Any:
+        if not isinstance(split, tuple):
+            return split
+        inputs, targets = split
+        return DictDataset({"data": inputs.to(self.device), "target": targets.to(self.device)}, size, shuffle=is_train)
+
+    def _named(self, split: str, losses: Mapping[str, float]) -> dict[str, float]:
+        """Name losses as the preview does."""
+        main = next((name for name in losses if name.endswith("/Main")), next(iter(losses), None))
+        named = {"loss" if name == main else _plain(name): value for name, value in losses.items()}
+        return {f"{name}_{split}": value for name, value in named.items()}
+
+    def _target(self, field: str) -> Config:
+        """Return a field that has a ``_target_``, or say which field is missing."""
         target = self.config.get(field)
         if not isinstance(target, Config) or "_target_" not in target:
             raise ConfigError(
                 f"{type(self).__name__} builds {field!r} from its '_target_', but the configuration has"
                 f" {field}={target!r}; name a class or function there, e.g. in the defaults"
             )
-        return target.instantiate(*args)
+        return target
+
+    def _build(self, field: str, *args: Any) -> Any:
+        return self._target(field).instantiate(*args)
 
 
-class SeededGenerator(torch.Generator):
-    """A generator of random numbers on the CPU that a ``state`` may name like a model."""
+class Supervised(JimmyModel):
+    """Any module that maps inputs to outputs, trained by the ``loss`` and ``metrics`` of a `TrainedManager`."""
 
-    # torch.Generator takes its arguments when it is created, so a seed in __init__ alone would be refused there.
-    def __new__(cls, seed: int) -> SeededGenerator:
-        generator = super().__new__(cls)
-        generator.manual_seed(seed % 2**63)  # as `random_state.seed` does: any int will do
-        return generator
+    def __init__(self, module: nn.Module, manager: TrainedManager) -> None:
+        super().__init__()
+        self.module = module
+        self._loss: Callable[[Tensor, Tensor], Tensor] = manager.loss
+        self._metrics: Callable[[Tensor, Tensor], dict[str, Tensor]] = manager.metrics
+        self.train_loss_names = self.eval_loss_names = ["loss", *self._metric_names(manager.data["train"])]
 
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"random": self.get_state()}
+    def forward(self, data: Tensor) -> Tensor:
+        return self.module(data)
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.set_state(state["random"])
+    def trainStep(self, data_dict: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        losses = self._judged(data_dict)
+        self.backwardOptimize(losses["loss"])
+        return losses, {}
+
+    @torch.no_grad()
+    def evalStep(self, data_dict: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return self._judged(data_dict), {}
+
+    def _judged(self, data_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+        output, targets = self.module(data_dict["data"]), data_dict["target"]
+        with torch.no_grad():
+            metrics = self._metrics(output, targets)
+        return {"loss": self._loss(output, targets), **metrics}
+
+    def _metric_names(self, dataset: Any) -> list[str]:
+        """What `metrics` calls its results, tried on two samples, without a trace in any random state."""
+        state = dataset.state_dict()
+        with torch.random.fork_rng(), torch.no_grad():
+            batch = next(dataset.batches())
+            inputs, targets = batch["data"][:2], batch["target"][:2]
+            names = list(self._metrics(self.module.eval()(inputs), targets))
+        self.module.train()
+        dataset.load_state_dict(state)
+        return names
 
 
-class RunningMeans:
-    """Means over samples of named values, gathered on the device and read back once."""
+def _plain(name: str) -> str:
+    """Return the name of a loss as fields of a preview are called.
 
-    def __init__(self, device: torch.device | str) -> None:
-        # A long sum of float32 loses digits; MPS has nothing wider.
-        self._dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
-        self._sums: dict[str, Tensor] = {}
-        self._count = 0
-
-    def add(self, count: int, **values: Tensor) -> None:
-        """Count a batch of ``count`` samples; each value is (B, ...) or already the mean of the batch."""
-        self._count += count
-        for name, value in values.items():
-            part = value.detach().to(self._dtype).mean() * count
-            self._sums[name] = self._sums[name] + part if name in self._sums else part
-
-    def read(self, split: str) -> dict[str, float]:
-        """Return ``{NAME_SPLIT: mean}``; the one place that waits for the device."""
-        if not self._sums:
-            return {}
-        sums = torch.stack(list(self._sums.values())).tolist()
-        return {f"{name}_{split}": total / self._count for name, total in zip(self._sums, sums, strict=True)}
+    >>> _plain('Eval/Acc'), _plain('Train/Top-5 Acc')
+    ('acc', 'top_5_acc')
+    """
+    return re.sub(r"\W+", "_", name.rpartition("/")[2]).lower()

@@ -40,6 +40,12 @@ class WeightAverage:
         finally:
             self._swap()
 
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Give the model the averages for good."""
+        for weight, average in zip(self._weights, self._averages, strict=True):
+            weight.copy_(average)
+
     def state_dict(self) -> dict[str, Tensor]:
         return dict(zip(self._names, self._averages, strict=True))
 

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from jimmy_manager import TrainedManager
-from jimmy_manager.errors import ConfigError
-from jimmy_manager.manager.trained import RunningMeans, SeededGenerator
+from jimmy_manager.datasets import JimmyDataset
+from jimmy_manager.errors import ConfigError, NonFiniteLoss, Stopped
+from jimmy_manager.models import JimmyModel
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,7 +47,7 @@ JOB = textwrap.dedent(
             "seed": 3,
         }, num_epochs=int(sys.argv[2]))
         manager.fetch(key)
-        digest = hashlib.sha256(manager.generator.get_state().numpy().tobytes())
+        digest = hashlib.sha256(manager.data["train"].state_dict()["generator"].numpy().tobytes())
         for name, value in manager.model.state_dict().items():
             digest.update(name.encode() + value.numpy().tobytes())
         for moments in manager.optimizer.state_dict()["state"].values():
@@ -118,9 +119,11 @@ def weights_after(kind: type[TrainedManager], store: Path, *totals: int) -> torc
     return kind(store, device="cpu", verbose=False, read_only=True).fetch(key).weight
 
 
-def test_without_the_state_of_its_generator_a_resumed_run_would_end_otherwise(tmp_path):
+def test_without_the_order_of_its_samples_a_resumed_run_would_end_otherwise(tmp_path):
     class Forgetful(Small):
-        state = ("model", "optimizer", "scheduler")
+        def load_ckpt(self):
+            super().load_ckpt()
+            self.data["train"].manual_seed(0)
 
     for kind, is_exact in ((Small, True), (Forgetful, False)):
         at_once = weights_after(kind, tmp_path / f"{kind.__name__}-once", 4)
@@ -175,14 +178,13 @@ def test_the_scheduler_steps_once_an_epoch():
     manager = Small(None, device="cpu", verbose=False)
     manager.fetch(manager.process(configuration(scheduler=scheduler), num_epochs=3))
     assert manager.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 / 8)
-    assert "scheduler" in manager.state
     manager.fetch(manager.process(configuration(), num_epochs=1))
-    assert "scheduler" not in manager.state
+    assert manager.optimizer.param_groups[0]["lr"] == 0.1
 
 
 def test_shuffled_batches_bring_every_sample_once_in_another_order_each_epoch():
     manager = started(Small(None, device="cpu", verbose=False))
-    epochs = [[inputs for inputs, _ in manager.batches("train", shuffle=True)] for _ in range(2)]
+    epochs = [[batch["data"] for batch in manager.data["train"]] for _ in range(2)]
     assert [len(inputs) for inputs in epochs[0]] == [16, 16, 16, 2]
     first, second = (torch.cat(epoch) for epoch in epochs)
     assert not torch.equal(first, second)
@@ -193,8 +195,8 @@ def test_shuffled_batches_bring_every_sample_once_in_another_order_each_epoch():
 
 def test_targets_stay_with_their_inputs_when_shuffled():
     manager = started(Small(None, device="cpu", verbose=False))
-    for inputs, targets in manager.batches("train", shuffle=True):
-        assert torch.equal(targets, (inputs.sum(1) > 0).long())
+    for batch in manager.data["train"]:
+        assert torch.equal(batch["target"], (batch["data"].sum(1) > 0).long())
 
 
 def test_the_order_of_samples_depends_on_the_seed_alone():
@@ -202,7 +204,7 @@ def test_the_order_of_samples_depends_on_the_seed_alone():
     for draws, seed in ((1, 5), (1000, 5), (1, 6)):
         model = {"_target_": f"{__name__}.build_drawing_model", "draws": draws}
         manager = started(Small(None, device="cpu", verbose=False), model=model, seed=seed)
-        orders.append(torch.cat([inputs for inputs, _ in manager.batches("train", shuffle=True)]))
+        orders.append(torch.cat([batch["data"] for batch in manager.data["train"]]))
     assert torch.equal(orders[0], orders[1])
     assert not torch.equal(orders[0], orders[2])
 
@@ -226,29 +228,182 @@ def test_a_missing_part_is_named(field):
         Small(None, device="cpu", verbose=False).process(fields, num_epochs=1)
 
 
-def test_a_loss_that_diverges_is_recorded_as_it_is():
-    class Diverging(Small):
-        def loss(self, output, targets):
-            return super().loss(output, targets) + math.inf
+class Diverging(Small):
+    def loss(self, output, targets):
+        return super().loss(output, targets) + math.inf
 
+
+def test_a_loss_that_diverges_fails_its_run_with_the_step_and_the_batch():
     manager = Diverging(None, device="cpu", verbose=False)
-    preview = manager.previews[manager.process(configuration(), num_epochs=1)]
-    assert preview["loss_train"] == math.inf
+    with pytest.raises(NonFiniteLoss, match="the main evaluation loss is inf in epoch 0, step 0"):
+        manager.process(configuration(), num_epochs=1)
+
+
+def test_a_loss_that_diverges_is_recorded_as_it_is_where_training_is_to_go_on(caplog):
+    manager = Diverging(None, device="cpu", verbose=False)
+    preview = manager.previews[manager.process(configuration(trainer={"on_nan": "warn"}), num_epochs=1)]
     assert preview["loss_valid"] == math.inf
+    assert "loss_train" not in preview
+    assert "loss is inf in epoch 0, step 0, batch 0 of 4, counted from 0 (4 such steps in all" in caplog.text
 
 
-def test_running_means_weigh_batches_by_their_samples():
-    means = RunningMeans("cpu")
-    means.add(3, loss=torch.tensor(1.0), acc=torch.tensor([True, True, False]))
-    means.add(1, loss=torch.tensor(5.0), acc=torch.tensor([False]))
-    assert means.read("valid") == {"loss_valid": 2.0, "acc_valid": 0.5}
-    assert RunningMeans("cpu").read("valid") == {}
+# ---- JimmyDatasets and JimmyModels, from a configuration alone
 
 
-def test_a_seeded_generator_goes_on_where_its_state_was_taken():
-    generator, other = SeededGenerator(1), SeededGenerator(-2)
-    torch.rand(5, generator=generator)
-    state = generator.state_dict()
-    expected = torch.rand(5, generator=generator)
-    other.load_state_dict(state)
-    assert torch.equal(torch.rand(5, generator=other), expected)
+class Points(JimmyDataset):
+    def __init__(self, set_name, batch_size, drop_last=False, shuffle=False, noise=0.0):
+        super().__init__(set_name, batch_size, drop_last, shuffle)
+        count = {"train": 50, "eval": 21, "test": 13}[set_name]
+        self.x = torch.randn(count, 4, generator=torch.Generator().manual_seed(count))
+        self.noise, self.n_samples = noise, count
+
+    def __getitem__(self, idx):
+        x = self.x[self._indices[idx * self.batch_size : (idx + 1) * self.batch_size]]
+        return {"data": x + self.noise * torch.randn_like(x), "target": (x.sum(1) > 0).long()}
+
+
+class Classifier(JimmyModel):
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.train_loss_names = ["Train/Main"]
+        self.eval_loss_names = ["Eval/Main", "Eval/Top-1 Acc"]
+        self.net = nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width), nn.Dropout(0.2), nn.Linear(width, 2))
+
+    def forward(self, x):
+        return self.net(x)
+
+    def evalStep(self, data_dict):
+        losses, outputs = self.testStep(data_dict)
+        hits = outputs["output"].argmax(1) == data_dict["target"]
+        return {**losses, "Eval/Top-1 Acc": hits.float().mean()}, outputs
+
+
+def core_configuration(**fields) -> dict:
+    return {
+        "data": {"_target_": f"{__name__}.Points", "noise": 0.1},
+        "model": {"_target_": f"{__name__}.Classifier", "width": 8, "ema_decay": 0.9, "clip_grad": 1.0},
+        "optim": {"_target_": "torch.optim.AdamW", "lr": 0.02},
+        "scheduler": {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "T_max": 4},
+        "batch_size": 8,
+        "seed": 1,
+    } | fields
+
+
+class Core(Small):
+    splits = ("train", "eval", "test")
+
+
+def test_a_jimmy_dataset_and_a_jimmy_model_are_built_and_trained_from_a_configuration():
+    manager = Core(None, device="cpu", verbose=False)
+    key = manager.process(core_configuration(), num_epochs=20)
+    preview = manager.previews[key]
+    assert set(preview) == {"loss_train", "loss_eval", "top_1_acc_eval", "loss_test", "top_1_acc_test"}
+    assert preview["top_1_acc_eval"] > 0.85
+    model = manager.fetch(key)
+    assert isinstance(model, Classifier)
+    assert not model.training
+    assert [(each.set_name, each.shuffle, len(each)) for each in manager.data.values()] == [
+        ("train", True, 50), ("eval", False, 21), ("test", False, 13)
+    ]  # fmt: skip
+    assert type(manager.optimizer) is torch.optim.AdamW
+    assert manager.step == 20 * 7
+
+
+def test_the_fetched_model_has_the_averaged_weights_that_were_evaluated():
+    manager = Core(None, device="cpu", verbose=False)
+    key = manager.process(core_configuration(), num_epochs=3)
+    model = manager.fetch(key)
+    raw = manager.ckpts[key]["model"]
+    averages = manager.ckpts[key]["ema"]
+    assert all(torch.equal(value, averages[name]) for name, value in model.named_parameters())
+    assert not torch.equal(raw["net.0.weight"], averages["net.0.weight"])
+
+
+def test_the_model_brings_its_own_optimizer_where_the_configuration_names_none():
+    fields = core_configuration()
+    del fields["optim"], fields["scheduler"]
+    manager = Core(None, device="cpu", verbose=False)
+    manager.fetch(manager.process(fields, num_epochs=1))
+    assert type(manager.optimizer) is torch.optim.Adam
+
+
+def test_arguments_of_the_trainer_come_from_the_configuration_and_wrong_ones_are_named():
+    manager = Core(None, device="cpu", verbose=False)
+    manager.fetch(manager.process(core_configuration(trainer={"on_nan": "skip", "moving_avg": 3}), num_epochs=1))
+    assert manager.trainer.on_nan == "skip"
+    with pytest.raises(ConfigError, match=r"moving_average.*did you mean 'moving_avg'"):
+        manager.process(core_configuration(trainer={"moving_average": 3}), num_epochs=1)
+
+
+class Interrupted(Core):
+    """Asks itself to stop after so many steps, as a signal would."""
+
+    stop_at = 10**9
+
+    def setup(self, config):
+        super().setup(config)
+        step = self.trainer.model.trainStep
+
+        def counted(batch):
+            result = step(batch)
+            if self.trainer.loop.step + 1 == type(self).stop_at:
+                self.stop.set("SIGTEST")
+            return result
+
+        self.trainer.model.trainStep = counted
+
+
+def checkpoint_of(manager, key) -> str:
+    return repr(sorted((name, str(value)) for name, value in flat(manager.ckpts[key])))
+
+
+def flat(value, path=""):
+    if isinstance(value, dict | list | tuple):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, item in items:
+            yield from flat(item, f"{path}.{name}")
+    elif isinstance(value, torch.Tensor):
+        yield path, value.tolist()
+    else:
+        yield path, value
+
+
+@pytest.mark.parametrize("fields", [core_configuration(), configuration()], ids=["core", "plain"])
+def test_a_run_stopped_in_the_middle_of_an_epoch_is_saved_there_and_ends_in_the_same_bytes(fields, monkeypatch):
+    whole = Interrupted(None, device="cpu", verbose=False)
+    key = whole.process(fields, num_epochs=4)
+    expected = checkpoint_of(whole, key)
+    per_epoch = whole.step // 4
+    for stop_at in range(1, 4 * per_epoch):
+        manager = Interrupted(None, device="cpu", verbose=False)
+        monkeypatch.setattr(Interrupted, "stop_at", stop_at)
+        with pytest.raises(Stopped):
+            manager.process(fields, num_epochs=4)
+        commit = manager.store.committed(key).commits[-1]
+        assert commit.step == stop_at
+        assert commit.epoch == stop_at // per_epoch
+        monkeypatch.setattr(Interrupted, "stop_at", 10**9)
+        manager.stop.reason = ""
+        assert manager.process(fields, num_epochs=4) == key
+        assert checkpoint_of(manager, key) == expected, stop_at
+
+
+def test_the_events_for_tensorboard_stand_in_the_store_with_the_configuration(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    manager = Core(tmp_path / "store", device="cpu", verbose=False)
+    key = manager.process(core_configuration(), num_epochs=3)
+    assert manager.trainer.tm is None
+    events = EventAccumulator(manager.store.logs(key)).Reload()
+    assert {"Train/Main", "Eval/Main", "Eval/Top-1 Acc", "LR"} <= set(events.Tags()["scalars"])
+    assert [each.step for each in events.Scalars("Eval/Main")] == [7, 14, 21]
+    assert "_hparams_/session_start_info" in events.summary_metadata
+    manager.fetch(key)
+    assert len(list((tmp_path / "store" / "logs" / key[:2] / key).iterdir())) == 1
+
+
+def test_looking_at_a_run_writes_no_log(tmp_path):
+    manager = Core(tmp_path / "store", device="cpu", verbose=False)
+    key = manager.process(core_configuration(), num_epochs=0)
+    Core(tmp_path / "store", device="cpu", verbose=False, read_only=True).fetch(key)
+    assert not (tmp_path / "store" / "logs").exists()
