@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch.optim import Optimizer
+from typing import TYPE_CHECKING, Any
 
 from jimmy_manager.errors import ConfigError, DatasetError, HookError
 from jimmy_manager.models.jimmy_model import JimmyModel
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
 
 _PROTOCOL = ("n_batches", "batches", "samples_in", "state_dict", "load_state_dict")
 
