@@ -113,8 +113,8 @@ class DiffusionProcess(NoiseSchedule, ABC):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return x at step ``t_prev`` < ``t``; with ``need_x0`` the pair of it and the x0 that led there.
 
-        A negative ``t_prev``, int or in a tensor, is the data. The first of v, eps, x0 that is given decides, the others
-        follow from it. ``t_prev`` >= ``t`` is a ConfigError for ints, and in tensors, which are not looked at, nonsense.
+        A negative ``t_prev``, int or in a tensor, is the data. The first of v, eps, x0 that is given decides, the
+        others follow from it. ``t_prev`` >= ``t`` is a ConfigError for ints; in tensors it is not noticed.
         """
         t, t_prev = self._checked(t, x_t), self._checked(t_prev, x_t, or_data=True)
         if isinstance(t, int) and isinstance(t_prev, int) and t_prev >= t:
