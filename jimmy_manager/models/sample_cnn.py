@@ -15,7 +15,7 @@ from jimmy_manager.models.jimmy_model import JimmyModel, Step
 
 
 class SampleCNN(JimmyModel):
-    """Classify images (B, c_in, H, W) of any size: convolutions that halve them, the mean over what is left, logits.
+    """Classify images (B, c_in, H, W) of any size: convolutions that halve them, the means over four quarters, logits.
 
     Each of ``channels`` is a 3x3 convolution with normalisation, then a pooling by 2. The steps take a batch of
     ``data`` (B, c_in, H, W) and ``target`` (B,), classes, and return cross-entropy and accuracy as 0-d tensors, and
@@ -34,13 +34,13 @@ class SampleCNN(JimmyModel):
         for before, after in zip((c_in, *channels), channels, strict=False):
             # In ceil mode a pixel that has no neighbour left is kept, so that no image is too small.
             layers += [Conv2DBnReLU(before, after, 3, p=1), nn.MaxPool2d(2, ceil_mode=True)]
-        self.features = nn.Sequential(*layers)
-        self.classifier = nn.Linear(channels[-1], n_classes)
+        # Not the mean over the whole image, which would lose where a feature was.
+        self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        self.classifier = nn.Linear(4 * channels[-1], n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, n_classes) of images (B, c_in, H, W)."""
-        x = self.features(x)  # (B, channels[-1], h, w)
-        return self.classifier(x.mean(dim=(2, 3)))
+        return self.classifier(self.features(x))
 
     def trainStep(self, data_dict: Mapping[str, Any]) -> Step:
         loss, accuracy, logits = self._judge_images(data_dict)
