@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -9,8 +10,10 @@ from torch import Tensor
 
 from jimmy_manager.errors import ConfigError
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-"""The first GPU where there is one, else the CPU."""
+DEVICE = torch.device("cpu")
+if torch.cuda.is_available():
+    DEVICE = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if "LOCAL_RANK" in os.environ else torch.device("cuda")
+"""The first GPU where there is one, that of this process under ``torchrun``; else the CPU."""
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

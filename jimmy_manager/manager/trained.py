@@ -66,7 +66,7 @@ class TrainedManager(Manager):
         sets = iter(self.data.values())
         arguments = {
             "train_set": next(sets), "eval_set": next(sets, None), "model": model, "lr_scheduler": scheduler,
-            "show_progress": False, "stop": self.stop, **dict(self.config.get("trainer") or {}),
+            "show_progress": False, "stop": self.stop, "distributed": False, **dict(self.config.get("trainer") or {}),
         }  # fmt: skip
         CallSignature(JimmyTrainer).check(arguments)
         self.trainer = JimmyTrainer(**arguments)

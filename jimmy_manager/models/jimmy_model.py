@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,16 @@ from jimmy_manager.state_files import load_state, save_state
 
 Losses = Mapping[str, Tensor | float]
 Step = tuple[Losses, dict[str, Any]]
+
+
+class Peers(Protocol):
+    """The other processes that train the same model on other rows of each batch; ``weight`` is the part of ours."""
+
+    weight: float
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None: ...
+
+    def any(self, flag: bool) -> bool: ...
 
 
 class JimmyModel(nn.Module):
@@ -62,7 +72,7 @@ class JimmyModel(nn.Module):
         self.scaler: torch.amp.GradScaler | None = None
         self.ema: WeightAverage | None = None
         self.skip_non_finite = False
-        self.reduce_gradients: Callable[[nn.Module], None] | None = None
+        self.peers: Peers | None = None
         self._pending = 0
         self._in_eval_step = False
 
@@ -110,6 +120,8 @@ class JimmyModel(nn.Module):
         if self.optimizer is None:
             raise HookError(f"{type(self).__name__} has no optimizer yet; call initialize() before training it")
         if not (self.skip_non_finite and self._is_bad(loss)):
+            if self.peers is not None:
+                loss = loss * self.peers.weight
             if self.accumulate > 1:
                 loss = loss / self.accumulate
             if self.scaler is not None:
@@ -173,8 +185,8 @@ class JimmyModel(nn.Module):
 
     def _optimize(self, optimizer: torch.optim.Optimizer) -> None:
         self._pending = 0
-        if self.reduce_gradients is not None:
-            self.reduce_gradients(self)
+        if self.peers is not None:
+            self.peers.sum_gradients(self.parameters())
         if self.clip_grad > 0:
             if self.scaler is not None:
                 self.scaler.unscale_(optimizer)
@@ -189,7 +201,8 @@ class JimmyModel(nn.Module):
             self.ema.update()
 
     def _is_bad(self, loss: Tensor) -> bool:
-        return not torch.isfinite(loss).item()
+        is_bad = not torch.isfinite(loss).item()
+        return is_bad if self.peers is None else self.peers.any(is_bad)
 
 
 def _check(mixed_precision: bool | str, clip_grad: float, accumulate: int, ema_decay: float) -> None:

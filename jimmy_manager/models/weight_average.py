@@ -41,6 +41,12 @@ class WeightAverage:
             self._swap()
 
     @torch.no_grad()
+    def restart(self) -> None:
+        """Begin again from the present weights."""
+        for weight, average in zip(self._weights, self._averages, strict=True):
+            average.copy_(weight)
+
+    @torch.no_grad()
     def settle(self) -> None:
         """Give the model the averages for good."""
         for weight, average in zip(self._weights, self._averages, strict=True):

@@ -13,6 +13,7 @@ from torch import Tensor
 from jimmy_manager.errors import HookError
 from jimmy_manager.models.jimmy_model import JimmyModel
 from jimmy_manager.training.loss_meter import LossMeter
+from jimmy_manager.training.process_group import ProcessGroup
 
 Batch = Mapping[str, Any]
 
@@ -40,12 +41,12 @@ def meter_of(model: JimmyModel, step: str = "evalStep") -> LossMeter:
 
 def mean_losses(
     model: JimmyModel, dataset: Any, on_figure: Callable[[Any], None] | None = None,
-    batches: Callable[[], Iterator[tuple[Batch, float]]] | None = None,
+    group: ProcessGroup | None = None,
 ) -> dict[str, float]:
     """Return the mean of each declared evaluation loss over the samples of ``dataset``; NaN where it has none.
 
     ``on_figure`` is given the first output ``fig``; each further one is closed, lest open figures fill the memory.
-    ``batches`` replaces the batches of the dataset by others, each with the number of samples for which it counts.
+    The processes of a ``group`` share every batch.
     """
     meter = meter_of(model)
     sums, total, is_shown = [0.0] * len(meter.names), 0.0, False
@@ -60,7 +61,7 @@ def mean_losses(
         counts.clear()
 
     with evaluating(model):
-        for batch, count in batches() if batches else _counted(dataset):
+        for batch, count in _counted(dataset, group):
             step = model.evalStep(batch)
             meter.add(step)
             counts.append(count)
@@ -73,6 +74,8 @@ def mean_losses(
             if meter.is_due:
                 gather()
         gather()
+    if group is not None:
+        (*sums, total), = group.sum([[*sums, total]])
     return {name: value / total if total else nan for name, value in zip(meter.names, sums, strict=True)}
 
 
@@ -98,9 +101,14 @@ def sample_losses(model: JimmyModel, dataset: Any) -> dict[str, list[float]]:
     return columns
 
 
-def _counted(dataset: Any) -> Iterator[tuple[Batch, float]]:
+def _counted(dataset: Any, group: ProcessGroup | None = None) -> Iterator[tuple[Batch, float]]:
     for position, batch in enumerate(dataset.batches()):
-        yield batch, dataset.samples_in(position)
+        count = dataset.samples_in(position)
+        if group is None:
+            yield batch, count
+        else:
+            share, weight = group.share(batch, count)
+            yield share, weight * count
 
 
 def _rows_of(step: Any, count: float, meter: LossMeter) -> list[list[float]] | None:

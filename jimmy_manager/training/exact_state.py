@@ -8,23 +8,31 @@ from typing import Any
 from jimmy_manager import random_state
 from jimmy_manager.errors import CheckpointError
 from jimmy_manager.state_files import leaves
+from jimmy_manager.training.process_group import ProcessGroup
 
 FORMAT = 1
 
 
-def collect(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state of each part, the random states, and a list of all values by which a loss is noticed."""
+def collect(parts: Mapping[str, Any], group: ProcessGroup | None = None) -> dict[str, Any]:
+    """Return the state of each part, the random states by process, and a list of all values that reveals a loss."""
     state = {name: part.state_dict() for name, part in parts.items()}
-    state["random"] = random_state.take()
+    own = random_state.take()
+    state["random"] = [own] if group is None else group.gathered(own)
     return {"format": FORMAT, "leaves": leaves(state), **state}
 
 
-def restore(parts: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Give each part its state, once nothing is missing; the random states are left to the caller, as the last.
+def restore(parts: Mapping[str, Any], state: Mapping[str, Any], group: ProcessGroup | None = None) -> dict[str, Any]:
+    """Give each part its state, once nothing is missing; return the random states, which are to be restored last.
 
     Raises ``CheckpointError`` that names what is missing, or which part does not fit.
     """
     _check_complete(state, parts)
+    rank, size = (0, 1) if group is None else (group.rank, group.size)
+    if len(state["random"]) != size:
+        raise CheckpointError(
+            f"the checkpoint holds the random states of {len(state['random'])} processes, this training has {size}; "
+            "start as many, or take over the weights alone with model.loadFrom(path)"
+        )
     for name, part in parts.items():
         try:
             part.load_state_dict(state[name])
@@ -35,6 +43,8 @@ def restore(parts: Mapping[str, Any], state: Mapping[str, Any]) -> None:
                 f"the {name} of the checkpoint does not fit: {' '.join(str(error).split())}; build everything with the "
                 "arguments of that training, or take over the weights alone with model.loadFrom(path)"
             ) from error
+    random: dict[str, Any] = state["random"][rank]
+    return random
 
 
 def _check_complete(state: Mapping[str, Any], parts: Mapping[str, Any]) -> None:

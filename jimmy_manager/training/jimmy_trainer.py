@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from jimmy_manager import random_state
 from jimmy_manager.errors import ConfigError, NonFiniteLoss, Stopped
@@ -20,8 +20,9 @@ from jimmy_manager.training import exact_state
 from jimmy_manager.training.evaluation import evaluating, mean_losses, sample_losses
 from jimmy_manager.training.loop_state import LoopState
 from jimmy_manager.training.loss_meter import Averages, LossMeter, Row
+from jimmy_manager.training.process_group import ProcessGroup
 from jimmy_manager.training.progress_manager import ProgressManager
-from jimmy_manager.training.runtime_params import RuntimeParams
+from jimmy_manager.training.runtime_params import RuntimeParams, set_rate
 from jimmy_manager.training.scheduler_adapter import adapt_scheduler
 from jimmy_manager.training.tensorboard_manager import TensorBoardManager
 from jimmy_manager.training.trainer_arguments import (
@@ -59,6 +60,7 @@ class JimmyTrainer:
         save_steps: save it every so many steps as well; 0 for never.
         scheduler_interval: ``'step'`` for schedulers that count batches, such as ``OneCycleLR``.
         stop: a flag to stop at the next step; signals set the trainer's own during `start`.
+        distributed: train together with the other processes of a ``torchrun``, see `ProcessGroup`.
 
     """
 
@@ -68,7 +70,7 @@ class JimmyTrainer:
         n_epochs: int = 100, moving_avg: int = 100, eval_interval: int = 1, early_stop_lr: float = 0.0, *,
         on_nan: Literal["stop", "warn", "skip"] = "stop", save_interval: int | None = None, save_steps: int = 0,
         scheduler_interval: Literal["epoch", "step"] = "epoch", show_progress: bool = True,
-        stop: StopFlag | None = None,
+        stop: StopFlag | None = None, distributed: bool = True,
     ) -> None:
         save_interval = eval_interval if save_interval is None else save_interval
         check_counts(n_epochs=(n_epochs, 0), moving_avg=(moving_avg, 1), eval_interval=(eval_interval, 1),
@@ -87,32 +89,43 @@ class JimmyTrainer:
         self.early_stop_lr, self.on_nan, self.save_steps = early_stop_lr, on_nan, save_steps
         self.scheduler_interval, self.show_progress = scheduler_interval, show_progress
         self.stop = StopFlag() if stop is None else stop
-        self.loop = LoopState(order=train_set.state_dict())
-        self.meter = LossMeter(model.train_loss_names, f"{type(model).__name__}.trainStep", "train_loss_names")
+        self.group = ProcessGroup.current() if distributed else None
+        # Processes read their losses together, so at counted steps and not at moments.
+        pace: dict[str, Any] = {"read_every": 50, "read_every_s": inf} if self.group else {}
+        self.meter = LossMeter(model.train_loss_names, f"{type(model).__name__}.trainStep", "train_loss_names", **pace)
         self.averages = Averages(self.meter.names, self.meter.main, moving_avg)
         self.eval_losses: dict[str, float] = {}
-        self.rate = RuntimeParams(self.log_dir / "runtime_param_buffer.yaml") if self.log_dir else None
+        self._has_agreed_to_stop = False
+        self.is_first = self.group is None or self.group.is_first
+        self.rate: RuntimeParams | None = None
+        if self.log_dir is not None and self.is_first:
+            self.rate = RuntimeParams(self.log_dir / "runtime_param_buffer.yaml")
         self.pm: ProgressManager | None = None
         self.tm: TensorBoardManager | None = None
         model.skip_non_finite = on_nan == "skip"
+        model.peers = self.group
+        if self.group is not None:
+            self.group.align(model, train_set)
+        self.loop = LoopState(order=train_set.state_dict())
 
     def start(self) -> None:
         """Train to the end; a stop signal saves at the next step and raises ``Stopped``, and `resume` goes on there."""
         with self.stop.installed(), self._shown():
             while not self.is_finished:
                 if not self.train_epoch():
-                    self.save()
-                    raise Stopped(f"{self.stop.reason}: stopped {self.place}; {self._where_saved()}")
+                    self._leave()
                 if self._is_due(self.eval_interval):
                     self.eval_epoch()
                 if self._is_due(self.save_interval):
                     self.save()
+                if self._is_stopping and not self.is_finished:
+                    self._leave()
 
     def train_epoch(self) -> bool:
         """Train one pass, or the rest of one, and update the rate; False where a stop flag ended it in between."""
         self._begin_epoch()
         loop, meter, step = self.loop, self.meter, self.model.trainStep
-        for batch in self.train_set.batches(loop.batch):
+        for batch in self._batches(loop.batch):
             meter.add(step(batch))
             loop.batch += 1
             loop.step += 1
@@ -122,7 +135,7 @@ class JimmyTrainer:
                 self.lr_scheduler.update(self.averages.moving()[meter.main])
             if self.save_steps and loop.step % self.save_steps == 0 and not self.model.is_accumulating:
                 self.save()
-            if self.stop and loop.batch < self.train_set.n_batches and not self.model.is_accumulating:
+            if self._is_stopping and loop.batch < self.train_set.n_batches and not self.model.is_accumulating:
                 self._read_losses()
                 return False
         self._end_epoch()
@@ -132,6 +145,8 @@ class JimmyTrainer:
         """Evaluate, log, and keep ``best.pth`` where the main loss is the lowest so far; return the mean losses."""
         if self.eval_set is None:
             return {}
+        if self.group is not None:
+            self.group.spread(self.model.buffers())
         losses = self.eval_losses = self.evaluate(self.eval_set, pm=self.pm, tm=self.tm)
         main = losses[next((name for name in losses if name.endswith("/Main")), next(iter(losses)))]
         if not isfinite(main):
@@ -140,7 +155,7 @@ class JimmyTrainer:
             self.tm.log(self.loop.step, **losses)
         # A loss that is not finite is never the best, but the first evaluation leaves a file in any case.
         if self.loop.best is None or main < self.loop.best:
-            self.loop.best = main if isfinite(main) else float("inf")
+            self.loop.best = main if isfinite(main) else inf
             self._save_best(losses)
         self._show()
         return losses
@@ -159,7 +174,7 @@ class JimmyTrainer:
             return sample_losses(self.model, dataset)
         on_figure = partial(self._log_figure, tm) if tm else None
         with pm.pause() if pm else nullcontext():
-            return mean_losses(self.model, dataset, on_figure)
+            return mean_losses(self.model, dataset, on_figure, self.group)
 
     @property
     def is_finished(self) -> bool:
@@ -188,7 +203,7 @@ class JimmyTrainer:
         """Return all that an exact continuation needs: the state of each of `parts`, and the random states."""
         if len(self.meter):
             self._read_losses()
-        return exact_state.collect(self.parts)
+        return exact_state.collect(self.parts, self.group)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on exactly where `state_dict` was taken.
@@ -196,9 +211,9 @@ class JimmyTrainer:
         Raises ``CheckpointError`` that names what is missing, or of which part of the program it does not fit; of a
         trainer that refused a state, make a new one.
         """
-        exact_state.restore(self.parts, state)
+        random = exact_state.restore(self.parts, state, self.group)
         self.restore_order()
-        random_state.restore(state["random"], "")
+        random_state.restore(random, "")
 
     def restore_order(self) -> None:
         """Give the training set the order that `loop` tells of; for who loads the `parts` one by one."""
@@ -207,8 +222,13 @@ class JimmyTrainer:
 
     def save(self) -> None:
         """Save ``last.pth``, where there is a ``save_dir``."""
-        if self.save_dir is not None:
-            save_state(self.state_dict(), self.save_dir / "last.pth")
+        if self.save_dir is None:
+            return
+        if self.group is not None:
+            self.group.spread(self.model.buffers())
+        state = self.state_dict()
+        if self.is_first:
+            save_state(state, self.save_dir / "last.pth")
 
     def resume(self, path: str | os.PathLike[str] | None = None) -> None:
         """Load a ``last.pth``, the one in ``save_dir`` by default; `start` goes on from there, bit by bit."""
@@ -228,14 +248,37 @@ class JimmyTrainer:
 
     # One epoch
 
+    def _batches(self, start: int) -> Iterator[Any]:
+        batches = self.train_set.batches(start)
+        if self.group is None:
+            return batches
+        return self.group.shares(batches, map(self.train_set.samples_in, range(start, self.train_set.n_batches)))
+
+    @property
+    def _is_stopping(self) -> bool:
+        if self.group is None:
+            return bool(self.stop)
+        # All processes have to stop at the same step; they ask each other only where they wait for each other anyway.
+        if not self._has_agreed_to_stop and not len(self.meter):
+            self._has_agreed_to_stop = self.group.any(bool(self.stop))
+        return self._has_agreed_to_stop
+
     def _begin_epoch(self) -> None:
         self.model.train()
         if self.loop.batch:
             return
         self.averages.restart()
         self.loop.order = self.train_set.state_dict()
-        if self.rate:
-            self.rate.read(self._optimizer, self.lr_scheduler)
+        edited = self.rate.read(self._optimizer, self.lr_scheduler) if self.rate else None
+        if self.group is not None:
+            edited = self.group.first_of(edited)
+            if edited is not None and not self.is_first:
+                set_rate(self._optimizer, edited, self.lr_scheduler)
+
+    def _leave(self) -> NoReturn:
+        self.save()
+        reason = self.stop.reason or "a signal to another process"
+        raise Stopped(f"{reason}: stopped {self.place}; {self._where_saved()}")
 
     def _end_epoch(self) -> None:
         loop = self.loop
@@ -255,8 +298,11 @@ class JimmyTrainer:
     def _read_losses(self) -> None:
         rows = self.meter.read()
         first = self.loop.batch - len(rows)
+        samples = [self.train_set.samples_in(first + i) for i in range(len(rows))]
+        if self.group is not None:
+            rows = self.group.mean(rows, samples)
         self._check_finite(rows, first)
-        self.averages.extend(rows, [self.train_set.samples_in(first + i) for i in range(len(rows))])
+        self.averages.extend(rows, samples)
         self._show()
 
     def _check_finite(self, rows: list[Row], first: int) -> None:
@@ -282,10 +328,10 @@ class JimmyTrainer:
     @contextmanager
     def _shown(self) -> Iterator[None]:
         names = dict.fromkeys([*self.meter.names, *self.model.eval_loss_names, "LR"])
-        if self.show_progress:
+        if self.show_progress and self.is_first:
             self.pm = ProgressManager(self.train_set.n_batches, self.n_epochs, SHOWN_EPOCHS, custom_fields=names)
             self.pm.begin(self.loop.epoch, self.loop.batch)
-        if self.log_dir is not None:
+        if self.log_dir is not None and self.is_first:
             self.tm = open_log(self.log_dir, self.model, self.loop.step)
         try:
             yield
@@ -308,7 +354,7 @@ class JimmyTrainer:
         return self.is_finished or self.loop.epoch % interval == 0
 
     def _save_best(self, losses: Mapping[str, float]) -> None:
-        if self.save_dir is None:
+        if self.save_dir is None or not self.is_first:
             return
         with evaluating(self.model):  # the averaged weights, where there are some: what has been evaluated
             weights = self.model.state_dict()
