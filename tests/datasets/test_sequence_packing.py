@@ -96,6 +96,7 @@ def test_shuffling_mixes_batches_and_equal_lengths_and_follows_its_generator() -
     assert packed(0) != packed(1)
     # The batches of short and of long samples come mixed, and the samples within a length too.
     assert [lengths[batch[0]] for batch in packed(0)] != sorted(lengths[batch[0]] for batch in packed(0))
+    assert any(batch != sorted(batch) for batch in packed(0))
     assert packByLength(lengths, 10)[0].tolist() == list(range(0, 20, 2))
 
 
@@ -146,6 +147,12 @@ def test_a_padded_batch_packs_to_the_same_and_unpacks_again(sequences: list[Tens
     longer, _ = unpackSequences(flat, offsets, batch.shape[1] + wider, pad_value=1)
     assert longer.shape[1] == batch.shape[1] + wider
     assert (longer[:, batch.shape[1] :] == 1).all()
+
+
+def test_lengths_beyond_the_batch_count_what_is_there() -> None:
+    flat, offsets = packSequences(torch.tensor([[1, 2], [3, 4]]), [5, -1])
+    assert flat.tolist() == [1, 2]
+    assert offsets.tolist() == [0, 2, 2]
 
 
 @given(ragged(), st.integers(0, 7))

@@ -304,6 +304,9 @@ def test_jsd_of_constants_needs_no_range() -> None:
 def test_jsd_splits_large_datasets_into_pieces_without_a_seam() -> None:
     a, b = walk(700_000), walk(300_000, seed=1)
     assert computeJSD(a, b) == pytest.approx(expected_jsd(a, b), abs=1e-10)
+    batch, lengths = a.reshape(7, 100_000, 2), torch.arange(100_000, 30_000, -10_000)
+    real = torch.cat([traj[:n] for traj, n in zip(batch, lengths.tolist(), strict=True)])
+    assert computeJSD(batch, b, lengths1=lengths) == pytest.approx(expected_jsd(real, b), abs=1e-10)
 
 
 def test_jsd_says_which_dataset_cannot_be_counted() -> None:

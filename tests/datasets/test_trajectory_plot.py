@@ -145,8 +145,13 @@ def test_a_map_has_one_scale_in_both_directions_at_its_latitude(ax: Axes) -> Non
     assert ax.get_aspect() == pytest.approx(2)
     assert "longitude" in ax.get_xlabel()
     assert "latitude" in ax.get_ylabel()
+
+
+def test_a_map_writes_its_degrees_in_full(ax: Axes) -> None:
+    plotTraj(ax, torch.tensor([[104.0660, 30.65], [104.0661, 30.66]], dtype=torch.float64), geo=True)
     pixels(ax)
     assert not ax.xaxis.get_offset_text().get_text()
+    assert ax.get_xticklabels()[0].get_text().startswith("104.06")
 
 
 @pytest.mark.parametrize("trajs", [torch.zeros(0, 2), torch.zeros(0, 5, 2), torch.zeros(3, 0, 2), []])
