@@ -1,9 +1,11 @@
+import contextlib
 import gc
 import subprocess
 import sys
 import threading
 import time
 import traceback
+import weakref
 
 import pytest
 import torch
@@ -114,6 +116,20 @@ def test_a_pass_that_failed_is_over_and_the_next_one_starts_anew():
     assert seen(loader) == list(range(12))
 
 
+def test_an_exception_that_was_handled_keeps_nothing_alive():
+    loader = MultiThreadLoader(Slow(fail_at=0))
+    gone = weakref.ref(loader.dataset)
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            list(loader)
+        del loader
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 def test_a_worker_that_is_told_to_exit_does_not_leave_the_consumer_waiting():
     loader = MultiThreadLoader(Slow(wait=lambda idx: sys.exit(3)))
     with pytest.raises(SystemExit):
@@ -152,6 +168,19 @@ def test_an_iterator_in_a_circle_of_references_ends_its_threads():
     del circle
     gc.collect()
     assert workers() == []
+
+
+def test_an_iterator_that_is_collected_in_one_of_its_threads_ends_them():
+    kept, has_begun = [], threading.Event()
+
+    def drop(idx):
+        has_begun.wait(10)
+        kept.clear()
+
+    kept.append(iter(MultiThreadLoader(Slow(wait=drop), num_workers=2)))
+    has_begun.set()
+    wait_until(lambda: not workers())
+    assert kept == []
 
 
 def test_close_ends_a_pass_early():
