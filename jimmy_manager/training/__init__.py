@@ -1,6 +1,7 @@
 """Training: the trainer, experiments, schedulers, averages, progress and logs."""
 
 from jimmy_manager.training.dynamic_config import DynamicConfig
+from jimmy_manager.training.jimmy_experiment import JimmyExperiment
 from jimmy_manager.training.jimmy_lr_scheduler import JimmyLRScheduler
 from jimmy_manager.training.moving_avg import MovingAvg, MovingAvgGroup
 from jimmy_manager.training.progress_manager import ProgressManager
@@ -12,6 +13,7 @@ from jimmy_manager.training.tensorboard_manager import TensorBoardManager
 __all__ = [
     "ConstantRate",
     "DynamicConfig",
+    "JimmyExperiment",
     "JimmyLRScheduler",
     "MovingAvg",
     "MovingAvgGroup",

@@ -1,0 +1,205 @@
+"""``JimmyExperiment``: builds datasets, model and scheduler from their configurations, trains and tests."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import time
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from jimmy_manager import random_state
+from jimmy_manager.devices import DEVICE
+from jimmy_manager.errors import ConfigError, HookError
+from jimmy_manager.models.jimmy_model import JimmyModel
+from jimmy_manager.models.load_report import LoadReport
+from jimmy_manager.state_files import load_state
+from jimmy_manager.training.dynamic_config import DynamicConfig
+from jimmy_manager.training.evaluation import sample_losses
+from jimmy_manager.training.experiment_sets import (
+    build_set,
+    build_train_and_eval,
+    check_config,
+    class_name,
+    in_data_order,
+)
+from jimmy_manager.training.jimmy_trainer import JimmyTrainer
+from jimmy_manager.training.process_group import ProcessGroup
+from jimmy_manager.training.run_directory import agreed, discard_empty, make_directory, make_unused
+from jimmy_manager.training.trainer_arguments import check_set
+from jimmy_manager.training.trainer_settings import trainer_settings
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+log = logging.getLogger(__name__)
+
+_CONFIGS = ("dataset_cfg", "train_set_cfg", "eval_set_cfg", "test_set_cfg", "model_cfg", "lr_scheduler_cfg")
+_PLACES = ("save_dir", "log_dir")
+_ATTRIBUTES = (*_CONFIGS, "comments", "dir_name", "constants", "trainer_type", "load_report")
+
+
+class JimmyExperiment:
+    """One training, described by attributes and started by `start`.
+
+    ::
+
+        exp = JimmyExperiment('a first try', dir_name='baseline')
+        exp.dataset_cfg = DynamicConfig(MyDataset, batch_size=64, shuffle=True)
+        exp.model_cfg = DynamicConfig(MyModel, optimizer_args={'lr': 1e-3})
+        exp.lr_scheduler_cfg = DynamicConfig(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=20)
+        exp.constants = {'n_epochs': 20, 'seed': 1}
+        trainer = exp.start()
+        exp.test(trainer.model).to_csv(trainer.save_dir / 'test.csv')
+
+    Attributes:
+        dataset_cfg: of the data. Its ``set_name`` is ``'train'``, ``'eval'`` or ``'test'`` as needed, and the latter
+            two are built with ``shuffle`` and ``drop_last`` False. Where its class takes no ``set_name``, in the older
+            form, training and evaluation have the same data.
+        train_set_cfg, eval_set_cfg, test_set_cfg: in the place of it; each is built as it is.
+        model_cfg: of a `JimmyModel`.
+        lr_scheduler_cfg: of a scheduler, whose first argument, the optimizer, it is given; None for a constant rate.
+        constants: arguments of the trainer, which has defaults for them all, and ``seed``, from which Python, numpy and
+            torch are seeded before anything is built. A ``save_dir`` replaces the directory that is made otherwise.
+        trainer_type: called with the datasets, the model, the scheduler and the constants.
+        load_report: what was loaded of the weights that the last `start` was given.
+
+    Directories are ``Runs/{dataset class}/{model class}/{dir_name}``, by default named after the time. Besides the
+    files of the trainer they hold ``comments.txt``, the comment and the configuration, and ``model_arch.txt``. `start`
+    changes no other attribute than ``load_report``.
+
+    """
+
+    dataset_cfg: DynamicConfig | None = None
+    train_set_cfg: DynamicConfig | None = None
+    eval_set_cfg: DynamicConfig | None = None
+    test_set_cfg: DynamicConfig | None = None
+    model_cfg: DynamicConfig | None = None
+    lr_scheduler_cfg: DynamicConfig | None = None
+    trainer_type: Any = JimmyTrainer
+
+    def __init__(self, comments: str = "", dir_name: str | None = None) -> None:
+        self.comments = comments
+        self.dir_name = dir_name
+        self.constants: dict[str, Any] = dict(getattr(self, "constants", {}))
+        self.load_report: LoadReport | None = None
+
+    def start(self, checkpoint: str | os.PathLike[str] | None = None) -> Any:
+        """Build everything, train, and return the trainer.
+
+        ``checkpoint`` is a ``last.pth``, with which its run goes on, bit by bit and in its own directory; or a file of
+        weights, such as ``best.pth``, from which a new run begins, see ``load_report``. Raises ConfigError where the
+        directory of a new run holds one already, and ``Stopped`` after a stop signal.
+        """
+        settings = self._checked()
+        state = None if checkpoint is None else load_state(checkpoint)
+        resumed = Path(checkpoint) if checkpoint is not None and {"loop", "model"} <= set(state or ()) else None
+        group = ProcessGroup.current() if settings.get("distributed") else None
+        if (seed := self.constants.get("seed")) is not None:
+            random_state.seed(seed)
+        train_set, eval_set = build_train_and_eval(self.dataset_cfg, self.train_set_cfg, self.eval_set_cfg)
+        model = self._build_model(checkpoint if resumed is None else None)
+        scheduler = self._build_scheduler(model)
+        kind = f"{class_name(train_set)}/{type(model).__name__}"
+        directory = agreed(group, lambda: self._directory(settings, resumed, kind))
+        try:
+            settings.update({name: directory for name in _PLACES if name in settings and settings[name] is None})
+            trainer = self.trainer_type(
+                train_set=train_set, eval_set=eval_set, model=model, lr_scheduler=scheduler, **settings
+            )
+            if resumed is not None:
+                trainer.load_state_dict(state)
+                if trainer.is_finished:
+                    log.warning("%s has ended after %d epochs, so nothing is trained", resumed, trainer.loop.epoch)
+        except BaseException:
+            discard_empty(directory)
+            raise
+        if group is None or group.is_first:
+            self._describe(directory, settings, model, checkpoint)
+        trainer.start()
+        return trainer
+
+    def test(self, model: JimmyModel, test_set: Any = None) -> DataFrame:
+        """Return the evaluation losses of each sample: a row a sample, in the order of the data, a column a loss.
+
+        All samples are judged, whatever ``shuffle`` and ``drop_last`` of the set say, by ``testStep``: at once where it
+        returns (B,) losses, else as batches of one. By default the set is built from the configuration.
+        """
+        from pandas import DataFrame, RangeIndex
+
+        if not isinstance(model, JimmyModel):
+            raise HookError(f"model is of type {type(model).__name__}; it must be a JimmyModel, e.g. trainer.model")
+        if test_set is None:
+            test_set = build_set("test", self.test_set_cfg, self.dataset_cfg)
+        check_set("test_set", test_set)
+        with in_data_order(test_set):
+            losses = sample_losses(model, test_set)
+        count = len(next(iter(losses.values())))
+        return DataFrame(losses, index=RangeIndex(count, name="sample"), dtype=float)
+
+    def _checked(self) -> dict[str, Any]:
+        """Return all arguments of the trainer; raise what can be told before anything is built."""
+        for name in _CONFIGS:
+            if getattr(self, name) is not None:
+                check_config(name, getattr(self, name))
+        if self.train_set_cfg is None:
+            check_config("dataset_cfg", self.dataset_cfg)
+        check_config("model_cfg", self.model_cfg)
+        for name in vars(self):
+            if name not in _ATTRIBUTES and (near := get_close_matches(name, _ATTRIBUTES, 1, cutoff=0.8)):
+                log.warning("nobody reads the attribute %r of the experiment; is %r meant?", name, near[0])
+        if not isinstance(self.constants, Mapping):
+            raise ConfigError(f"constants is {self.constants!r}; it must be a dict, e.g. {{'n_epochs': 10}}")
+        constants = dict(self.constants)
+        seed = constants.pop("seed", None)
+        if seed is not None and type(seed) is not int:
+            raise ConfigError(f"constants['seed'] is {seed!r}; it must be an integer, or None for no seeding")
+        return trainer_settings(self.trainer_type, constants)
+
+    def _build_model(self, weights: str | os.PathLike[str] | None) -> JimmyModel:
+        config: Any = self.model_cfg
+        model = config.build()
+        if not isinstance(model, JimmyModel):
+            raise HookError(f"model_cfg builds an object of type {type(model).__name__}; it must be a JimmyModel")
+        model.to(DEVICE)
+        # Before initialize(), which takes the present weights for the first of their average.
+        self.load_report = None if weights is None else model.loadFrom(weights)
+        model.initialize()
+        return model
+
+    def _build_scheduler(self, model: JimmyModel) -> Any:
+        if self.lr_scheduler_cfg is None:
+            return None
+        config = self.lr_scheduler_cfg.clone()
+        config.cls = functools.partial(config.cls, model.optimizer)
+        return config.build()
+
+    def _directory(self, settings: Mapping[str, Any], resumed: Path | None, kind: str) -> Path:
+        own = settings.get("save_dir")
+        if resumed is not None and (own is None or Path(own).resolve() == resumed.parent.resolve()):
+            return resumed.parent
+        return make_directory(Path("Runs", kind), self.dir_name) if own is None else make_unused(Path(own))
+
+    def _describe(
+        self, directory: Path, settings: Mapping[str, Any], model: JimmyModel, checkpoint: str | os.PathLike[str] | None
+    ) -> None:
+        """Write ``comments.txt``, to which a resumed run adds, and ``model_arch.txt``."""
+        now = time.strftime("%Y-%m-%d %H:%M:%S %z")
+        lines = [self.comments, "", f"started on {now} with torch {torch.__version__} on {DEVICE}"]
+        if checkpoint is not None:
+            lines.append(f"from {os.fspath(checkpoint)}" + (f": {self.load_report}" if self.load_report else ""))
+        lines += [f"{name} = {getattr(self, name)!r}" for name in _CONFIGS if getattr(self, name) is not None]
+        constants = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+        constants["seed"] = self.constants.get("seed")
+        lines += ["constants = {", *(f"    {name!r}: {value!r}," for name, value in constants.items()), "}", ""]
+        comments = directory / "comments.txt"
+        with comments.open("a", encoding="utf-8") as file:
+            file.write(("\n" if file.tell() else "") + "\n".join(lines))
+        count = sum(each.numel() for each in model.parameters())
+        text = f"{model}\n\n{count:,} parameters\n"
+        (directory / "model_arch.txt").write_text(text, encoding="utf-8")

@@ -1,0 +1,70 @@
+"""The directory of one run, made without ever writing into that of another."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from jimmy_manager.errors import ConfigError
+from jimmy_manager.training.process_group import ProcessGroup
+
+
+def make_directory(parent: Path, name: str | None) -> Path:
+    """Make ``parent/name``, or without a name one called after the time, which nobody else has; return its path.
+
+    Raises ConfigError for a name that leads elsewhere, and where a run was saved there.
+    """
+    if name is None:
+        return _made_for_now(parent)
+    if not name or name.startswith(".") or Path(name).name != name:
+        raise ConfigError(f"dir_name is {name!r}, no name of a directory; a whole path goes into constants['save_dir']")
+    return make_unused(parent / name)
+
+
+def make_unused(path: Path) -> Path:
+    """Make ``path``, if need be, and return it; ConfigError says how to go on where a run was saved there."""
+    if (path / "last.pth").exists():
+        last = str(path / "last.pth")
+        raise ConfigError(f"{path} holds a run; go on with it by start(checkpoint={last!r}), or choose another name")
+    if (path / "best.pth").exists():
+        raise ConfigError(f"{path} holds the best.pth of a run; choose another name, or move it away")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def discard_empty(path: Path) -> None:
+    """Remove ``path``, and the directories around it, as far as nothing is in them."""
+    with suppress(OSError):
+        os.removedirs(path)
+
+
+def agreed(group: ProcessGroup | None, make: Callable[[], Path]) -> Path:
+    """Call ``make`` in the first process of ``group``; all return its path, or raise its error."""
+    if group is None:
+        return make()
+    made: Path | Exception | None = None
+    if group.is_first:
+        try:
+            made = make()
+        except (ConfigError, OSError) as error:
+            made = error
+    made = group.first_of(made)
+    if isinstance(made, Path):
+        return made
+    raise made
+
+
+def _made_for_now(parent: Path) -> Path:
+    stamp = time.strftime("%y%m%d_%H%M%S")
+    path, count = parent / stamp, 1
+    while True:
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:  # another start in the same second, by this process or any
+            count += 1
+            path = parent / f"{stamp}_{count}"
+        else:
+            return path
