@@ -125,7 +125,6 @@ class ProgressManager:
             self._pauses -= 1
             if not self._pauses:
                 self._paused_s += self._clock() - self._paused_at
-                self._mark = self._training(self._clock())
             self._note = before
 
     def note(self, text: str) -> None:

@@ -122,6 +122,19 @@ def test_pauses_are_charged_to_no_epoch_but_to_the_whole(clock: Clock) -> None:
     assert whole == ["all", "50", "%", "bar", "1:06:44", "1:06:44"]
 
 
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_a_pause_at_any_step_is_charged_to_no_epoch(clock: Clock, step: int) -> None:
+    console = terminal()
+    with ProgressManager(3, 2, 5, 0, console=console, clock=clock) as pm:
+        for position in range(6):
+            clock.wait(1)
+            pm.update(*divmod(position, 3))
+            if position == step:
+                with pm.pause("saving"):
+                    clock.wait(1000)
+    assert ["3.0 s" in line for line in last_frame(console)[2:4]] == [True, True]
+
+
 def test_an_evaluation_that_nobody_announced_is_charged_to_no_epoch_if_its_results_are_told(clock: Clock) -> None:
     console = terminal()
     with ProgressManager(1, 2, 5, 0, ["eval"], console=console, clock=clock) as pm:
@@ -223,10 +236,12 @@ def test_an_unknown_field_names_the_nearest_one() -> None:
 @pytest.mark.parametrize("value", ["0.1", [1.0], torch.zeros(2), object()])
 def test_a_field_that_is_no_number_is_told_once_and_leaves_the_terminal_in_order(value: object) -> None:
     console = terminal()
-    manager = ProgressManager(2, 1, 1, custom_fields=["loss"], console=console)
+    manager = ProgressManager(2, 1, 1, 0, custom_fields=["loss"], console=console)
+    manager.update(0, 0, loss=0.5)
     with pytest.raises(ConfigError, match="field 'loss' of progress is"), manager as pm:
-        pm.update(0, 0, loss=value)
-    assert written(console) == "" or written(console).rindex("\x1b[?25h") > written(console).rindex("\x1b[?25l")
+        pm.update(0, 1, loss=value)
+    assert written(console).rindex("\x1b[?25h") > written(console).rindex("\x1b[?25l")
+    assert last_frame(console)[-1] == "stopped by ConfigError"
 
 
 @pytest.mark.parametrize("value", [1, True, torch.tensor(1.0, requires_grad=True), torch.tensor([1.0]), None])

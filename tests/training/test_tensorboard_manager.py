@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -263,12 +264,14 @@ def test_flush_puts_all_on_disk_and_close_may_be_called_again(tmp_path: Path) ->
         tm.log(2, loss=1)
 
 
-def test_what_nobody_closed_is_written_all_the_same(tmp_path: Path) -> None:
+def test_what_nobody_closed_is_written_all_the_same_and_no_thread_is_left(tmp_path: Path) -> None:
+    before = threading.active_count()
     tm = TensorBoardManager(tmp_path, ["loss"], flush_s=3600)
     for step in range(100):
         tm.log(step, loss=step)
     del tm
     gc.collect()
+    assert threading.active_count() == before
     assert len(scalars(tmp_path, "loss")) == 100
 
 
