@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch.optim import Optimizer
+
 from jimmy_manager import random_state
 from jimmy_manager.errors import CheckpointError
 from jimmy_manager.state_files import leaves
@@ -35,6 +37,7 @@ def restore(parts: Mapping[str, Any], state: Mapping[str, Any], group: ProcessGr
         )
     for name, part in parts.items():
         try:
+            _check_kind(part, state[name])
             part.load_state_dict(state[name])
         except CheckpointError:
             raise
@@ -48,13 +51,29 @@ def restore(parts: Mapping[str, Any], state: Mapping[str, Any], group: ProcessGr
 
 
 def _check_complete(state: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
-    if missing := [name for name in ("format", "leaves", *parts, "random") if name not in state]:
+    known = ("format", "leaves", *parts, "random")
+    if missing := [name for name in known if name not in state]:
         raise CheckpointError(
             f"the checkpoint has no {missing[0]!r}, so training cannot go on exactly; it has {sorted(state)}; "
             "take over the weights alone with model.loadFrom(path)"
         )
     if state["format"] != FORMAT:
         raise CheckpointError(f"the checkpoint has format {state['format']!r}, this version reads {FORMAT}")
+    # The rate's file is where the log is, and in the first of several processes only.
+    if left := [name for name in state if name not in (*known, "rate")]:
+        raise CheckpointError(
+            f"the checkpoint has a state of {left[0]!r}, which this training has not; build everything with the "
+            "arguments of that training, or take over the weights alone with model.loadFrom(path)"
+        )
     present = set(leaves({name: state[name] for name in state if name not in ("format", "leaves")}))
     if lost := [leaf for leaf in state["leaves"] if leaf not in present]:
         raise CheckpointError(f"the checkpoint lost {lost[0]!r} ({len(lost)} of its values in all) after it was saved")
+
+
+def _check_kind(part: Any, saved: Mapping[str, Any]) -> None:
+    """Raise ValueError for what would be loaded without a word: another optimizer's state, or a scheduler's by none."""
+    if isinstance(part, Optimizer):
+        if missing := [name for name in part.defaults if name not in saved["param_groups"][0]]:
+            raise ValueError(f"it has no {missing[0]!r}, which {type(part).__name__} needs")
+    elif saved and not part.state_dict():
+        raise ValueError("this training has none")

@@ -17,7 +17,7 @@ from jimmy_manager.models.jimmy_model import JimmyModel
 from jimmy_manager.signals import StopFlag
 from jimmy_manager.state_files import load_state, save_state
 from jimmy_manager.training import exact_state
-from jimmy_manager.training.evaluation import evaluating, mean_losses, sample_losses
+from jimmy_manager.training.evaluation import evaluating, mean_losses, meter_of, sample_losses
 from jimmy_manager.training.loop_state import LoopState
 from jimmy_manager.training.loss_meter import Averages, LossMeter, Row
 from jimmy_manager.training.process_group import ProcessGroup
@@ -28,6 +28,7 @@ from jimmy_manager.training.tensorboard_manager import TensorBoardManager
 from jimmy_manager.training.trainer_arguments import (
     check_choice,
     check_counts,
+    check_rate,
     check_set,
     check_train_set,
     checked_optimizer,
@@ -75,6 +76,7 @@ class JimmyTrainer:
         save_interval = eval_interval if save_interval is None else save_interval
         check_counts(n_epochs=(n_epochs, 0), moving_avg=(moving_avg, 1), eval_interval=(eval_interval, 1),
                      save_interval=(save_interval, 1), save_steps=(save_steps, 0))  # fmt: skip
+        check_rate("early_stop_lr", early_stop_lr)
         check_choice("on_nan", on_nan, ("stop", "warn", "skip"))
         check_choice("scheduler_interval", scheduler_interval, ("epoch", "step"))
         check_train_set(train_set)
@@ -93,6 +95,8 @@ class JimmyTrainer:
         # Processes read their losses together, so at counted steps and not at moments.
         pace: dict[str, Any] = {"read_every": 50, "read_every_s": inf} if self.group else {}
         self.meter = LossMeter(model.train_loss_names, f"{type(model).__name__}.trainStep", "train_loss_names", **pace)
+        if eval_set is not None:
+            meter_of(model)  # says what is wrong with eval_loss_names
         self.averages = Averages(self.meter.names, self.meter.main, moving_avg)
         self.eval_losses: dict[str, float] = {}
         self._has_agreed_to_stop = False
@@ -150,7 +154,7 @@ class JimmyTrainer:
         losses = self.eval_losses = self.evaluate(self.eval_set, pm=self.pm, tm=self.tm)
         main = losses[next((name for name in losses if name.endswith("/Main")), next(iter(losses)))]
         if not isfinite(main):
-            self._meet_non_finite(f"the main evaluation loss is {main} {self.place}")
+            self._meet_non_finite(f"the main evaluation loss is {main} {self.place}", "training goes on")
         if self.tm:
             self.tm.log(self.loop.step, **losses)
         # A loss that is not finite is never the best, but the first evaluation leaves a file in any case.
@@ -313,15 +317,16 @@ class JimmyTrainer:
             more = f" ({len(bad)} such steps in all since the last look)" if len(bad) > 1 else ""
             self._meet_non_finite(
                 f"{self.meter.main} is {rows[bad[0]][main]} in epoch {self.loop.epoch}, step {step}, batch "
-                f"{first + bad[0]} of {self.train_set.n_batches}, counted from 0{more}"
+                f"{first + bad[0]} of {self.train_set.n_batches}, counted from 0{more}",
+                "the step was skipped" if self.on_nan == "skip" else "training goes on",
             )
 
-    def _meet_non_finite(self, what: str) -> None:
+    def _meet_non_finite(self, what: str, then: str) -> None:
         if self.on_nan == "stop":
             raise NonFiniteLoss(
                 f"{what}; {self._where_saved()}; try a lower learning rate, clip_grad=1.0, or on_nan='skip'"
             )
-        log.warning("%s; %s", what, "the step was skipped" if self.on_nan == "skip" else "training goes on")
+        log.warning("%s; %s", what, then)
 
     # Showing and logging
 

@@ -29,6 +29,8 @@ class LossMeter:
     def __init__(
         self, names: Sequence[str], owner: str, declared: str, read_every: int = 1024, read_every_s: float = 0.5
     ) -> None:
+        if isinstance(names, str):
+            raise HookError(f"{owner} has no main loss: {declared} is the string {names!r}; write [{names!r}]")
         if not names:
             raise HookError(f"{owner} has no main loss: {declared} is empty; name one, e.g. ['Train/Main']")
         self.names = tuple(names)
@@ -81,16 +83,18 @@ class LossMeter:
         return [list(row) for row in zip(*lists, strict=True)]
 
     def _column(self, name: str, values: list[Any]) -> Tensor | list[float]:
-        if not any(isinstance(value, Tensor) for value in values):
-            try:
+        device = next((value.device for value in values if isinstance(value, Tensor)), None)
+        try:
+            if device is None:
                 return [float(value) for value in values]
-            except (TypeError, ValueError):
-                wrong = next(value for value in values if not isinstance(value, int | float))
-                raise HookError(
-                    f"{self._owner} returned {name!r} of type {type(wrong).__name__}; a loss is a number or a tensor"
-                ) from None
-        device = next(value.device for value in values if isinstance(value, Tensor))
-        tensors = [value if isinstance(value, Tensor) else torch.tensor(value, device=device) for value in values]
+            tensors = [
+                value if isinstance(value, Tensor) else torch.tensor(float(value), device=device) for value in values
+            ]
+        except (TypeError, ValueError):
+            wrong = next(value for value in values if not isinstance(value, int | float | Tensor))
+            raise HookError(
+                f"{self._owner} returned {name!r} of type {type(wrong).__name__}; a loss is a number or a tensor"
+            ) from None
         return torch.stack([each if each.is_floating_point() and not each.ndim else _mean(each) for each in tensors])
 
     def _refuse(self, step: Any) -> NoReturn:

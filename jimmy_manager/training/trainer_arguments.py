@@ -20,6 +20,12 @@ def check_counts(**counts: tuple[Any, int]) -> None:
             raise ConfigError(f"{name} is {value!r}; it must be an integer from {least}")
 
 
+def check_rate(name: str, value: Any) -> None:
+    """A learning rate, or 0 for none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise ConfigError(f"{name} is {value!r}; it must be a number from 0")
+
+
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """One of a few words."""
     if value not in choices:

@@ -17,6 +17,7 @@ from jimmy_manager.models import JimmyModel
 from jimmy_manager.state_files import load_state
 from jimmy_manager.training import DynamicConfig, JimmyExperiment, JimmyLRScheduler
 from jimmy_manager.training.jimmy_trainer import JimmyTrainer
+from jimmy_manager.training.run_directory import agreed
 
 SIZES = {"train": 37, "eval": 13, "test": 11}
 
@@ -165,6 +166,31 @@ def test_a_save_dir_and_a_log_dir_replace_the_directory() -> None:
     assert not Path("Runs").exists()
     with pytest.raises(ConfigError, match="mine holds a run"):
         experiment(save_dir="mine").start()
+
+
+class Group:
+    """One process of several, of which the first has told ``told``."""
+
+    def __init__(self, rank: int, told: object = None):
+        self.is_first, self.told = rank == 0, told
+
+    def first_of(self, value: object) -> object:
+        self.told = value if self.is_first else self.told
+        return self.told
+
+
+def test_of_several_processes_the_first_makes_the_directory_and_all_hear_of_it_or_of_its_error() -> None:
+    first = Group(0)
+    assert agreed(first, lambda: Path("made")) == Path("made")
+    assert agreed(Group(1, first.told), lambda: pytest.fail("made twice")) == Path("made")
+
+    def fail() -> Path:
+        raise ConfigError("it holds a run")
+
+    with pytest.raises(ConfigError, match="it holds a run"):
+        agreed(first, fail)
+    with pytest.raises(ConfigError, match="it holds a run"):
+        agreed(Group(1, first.told), lambda: pytest.fail("made"))
 
 
 # Constants

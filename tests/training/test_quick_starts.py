@@ -19,10 +19,10 @@ ROOT = Path(__file__).parents[2]
 FILES = {"best.pth", "last.pth", "comments.txt", "model_arch.txt", "runtime_param_buffer.yaml"}
 
 
-def run(program: str, folder: Path) -> tuple[Path, str]:
+def run(program: str, folder: Path, *launcher: str) -> tuple[Path, str]:
     """Run a program in ``folder``, and return the directory of its only run and what it told."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "tests" / "quick_starts" / program)], cwd=folder,
+        [sys.executable, *launcher, str(ROOT / "tests" / "quick_starts" / program)], cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -37,7 +37,7 @@ def logged(directory: Path, tag: str) -> list[tuple[int, float]]:
 
 
 def test_the_older_quick_start(tmp_path: Path) -> None:
-    directory, _ = run("older.py", tmp_path)
+    directory, _ = run("older.py", tmp_path, "-W", "error")
     assert directory.parent == tmp_path / "Runs" / "MyData" / "MyModel"
     evaluated = logged(directory, "Eval/Loss")
     assert [step for step, _ in evaluated] == [32 * epoch for epoch in (2, 4, 6, 8, 10)]
@@ -48,8 +48,15 @@ def test_the_older_quick_start(tmp_path: Path) -> None:
     assert (directory / "comments.txt").read_text().startswith("Quick start test\n")
 
 
+def test_two_processes_of_the_older_quick_start_make_one_run(tmp_path: Path) -> None:
+    directory, told = run("older.py", tmp_path, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    assert (directory / "comments.txt").read_text().count("Quick start test") == 1
+    assert len(load_state(directory / "last.pth")["random"]) == 2
+    assert told.count("epoch 10/10") == 1, "one process shows the progress"
+
+
 def test_the_older_usage_of_dataset_model_and_experiment(tmp_path: Path) -> None:
-    directory, told = run("older_usage.py", tmp_path)
+    directory, told = run("older_usage.py", tmp_path, "-W", "error")
     assert directory.parent == tmp_path / "Runs" / "MyDataset" / "MyModel"
     assert "MyDataset takes no argument 'set_name', so it is built without" in told
     assert len(logged(directory, "Eval/Acc")) == 20
@@ -63,7 +70,7 @@ def test_the_older_usage_of_dataset_model_and_experiment(tmp_path: Path) -> None
 
 
 def test_the_newer_pipeline_of_an_entry_script(tmp_path: Path) -> None:
-    directory, _ = run("newer.py", tmp_path)
+    directory, _ = run("newer.py", tmp_path, "-W", "error")
     assert directory == tmp_path / "Runs" / "MyDataset" / "MyModel" / "wide"
     evaluated = logged(directory, "Eval/Main")
     assert [step for step, _ in evaluated] == [15 * 5, 15 * 10], "1000 samples, the incomplete batch dropped"

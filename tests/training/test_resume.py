@@ -240,13 +240,23 @@ def test_saving_every_few_steps_changes_nothing_and_each_of_these_states_resumes
         assert fingerprint(again) == whole[kind]
 
 
+class Ignoring:
+    """Stands for a part that is saved, but left as it is when it is loaded."""
+
+    def __init__(self, part):
+        self.state_dict = part.state_dict
+
+    def load_state_dict(self, state):
+        pass
+
+
 def forget(part: str):
     """A trainer whose ``load_state_dict`` leaves one part as it is: what the tests above must notice."""
 
     class Forgetful(JimmyTrainer):
         @property
         def parts(self):
-            return {name: each for name, each in super().parts.items() if name != part}
+            return {name: Ignoring(each) if name == part else each for name, each in super().parts.items()}
 
         def restore_order(self):
             if part != "order":
