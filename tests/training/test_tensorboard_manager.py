@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -281,9 +282,21 @@ def test_a_directory_that_cannot_be_written_is_an_error_before_training(tmp_path
         TensorBoardManager(tmp_path / "file" / "logs", ["loss"])
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's thread ends by it
+@pytest.fixture
+def failing_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[BaseException | None]]:
+    """Wait for the threads that a test has started, and gather by what they ended, instead of letting it be shown."""
+    before = set(threading.enumerate())
+    errors: list[BaseException | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: errors.append(args.exc_value))
+    yield errors
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert [isinstance(error, OSError) and error.errno for error in errors] == [errno.ENOSPC]
+
+
 def test_a_full_disk_drops_events_and_not_the_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failing_threads: list
 ) -> None:
     now = 0.0
     tm = TensorBoardManager(tmp_path, ["loss"], retry_s=60, clock=lambda: now)
@@ -321,9 +334,8 @@ def fail(log_dir: str) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_disk_that_is_full_at_the_end_does_not_fail_close(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failing_threads: list
 ) -> None:
     tm = TensorBoardManager(tmp_path, ["loss"])
     tm.log_hparams({"lr": 1})
