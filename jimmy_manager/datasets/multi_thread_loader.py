@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -80,6 +80,11 @@ class MultiThreadLoader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` returned."""
         self.dataset.load_state_dict(state)
+
+    def manual_seed(self, seed: int) -> Self:
+        """Seed the dataset, and return this loader."""
+        self.dataset.manual_seed(seed)
+        return self
 
     def queueSize(self) -> int:
         """Return how many batches of the newest pass are ready and wait to be consumed."""

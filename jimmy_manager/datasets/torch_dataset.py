@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -144,6 +144,12 @@ class TorchLoader:
             generator.set_state(state[name].cpu())
         if self._draws_globally():
             torch.set_rng_state(state["torch"].cpu())
+
+    def manual_seed(self, seed: int) -> Self:
+        """Seed the generators of the loader and its sampler, and return this dataset; torch's global one is left."""
+        for generator in self._generators().values():
+            generator.manual_seed(seed)
+        return self
 
     def _sampler(self) -> Any:
         return getattr(self.source.batch_sampler, "sampler", self.source.sampler)

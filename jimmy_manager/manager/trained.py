@@ -69,6 +69,7 @@ class TrainedManager(Manager):
             "show_progress": False, "stop": self.stop, "distributed": False, **dict(self.config.get("trainer") or {}),
         }  # fmt: skip
         CallSignature(JimmyTrainer).check(arguments)
+        self._evaluated: tuple[int, dict[str, float]] | None = None
         self.trainer = JimmyTrainer(**arguments)
         parts = self.trainer.parts | {"model": self.model}
         for name, part in parts.items():
@@ -84,6 +85,8 @@ class TrainedManager(Manager):
         if self.trainer.tm is None and (place := self.store.logs(self.key)) is not None:
             self.trainer.tm = open_log(Path(place), self.trainer.model, self.trainer.loop.step)
             self.trainer.tm.log_hparams(self.config)
+        if self.trainer.loop.has_ended:
+            return  # stopped early: the epochs that are left change nothing
         is_whole = self.trainer.train_epoch()
         self.step = self.trainer.loop.step
         if not is_whole:
@@ -91,12 +94,10 @@ class TrainedManager(Manager):
 
     def eval(self) -> dict[str, float]:
         """Return the mean losses of the last training epoch and those of every other split."""
-        averages = self.trainer.averages
-        record = self._named("train", averages.epoch()) if averages.samples else {}
-        for place, (split, dataset) in enumerate(list(self.data.items())[1:]):
-            losses = self.trainer.evaluate(dataset) if place else self.trainer.eval_epoch()
-            record |= self._named(split, losses)
-        return record
+        step = self.trainer.loop.step
+        if self._evaluated is None or self._evaluated[0] != step:
+            self._evaluated = step, self._evaluate()
+        return dict(self._evaluated[1])
 
     def end_run(self) -> None:
         """Close the log."""
@@ -118,22 +119,31 @@ class TrainedManager(Manager):
         """Return what else is recorded of a plain model, each (B,) or a mean: ``acc``, the share classified rightly."""
         return {"acc": (output.argmax(1) == targets).float().mean()}
 
+    def _evaluate(self) -> dict[str, float]:
+        averages = self.trainer.averages
+        record = self._named("train", averages.epoch()) if averages.samples else {}
+        for place, (split, dataset) in enumerate(list(self.data.items())[1:]):
+            losses = self.trainer.evaluate(dataset) if place else self.trainer.eval_epoch()
+            record |= self._named(split, losses)
+        return record
+
     def _build_data(self) -> dict[str, Any]:
         """Return a dataset for each split, ``train`` first."""
         target, size = self._target("data"), self.config.get("batch_size", 64)
         kind = find_target(target["_target_"], self.allowed_targets())
         sets: dict[str, Any] = {}
         if isinstance(kind, type) and issubclass(kind, JimmyDataset):
-            given = {"batch_size": size} if "batch_size" not in target else {}
+            takes = CallSignature(kind).takes
             for split in self.splits:
                 order = {"shuffle": True} if split == "train" else {"shuffle": False, "drop_last": False}
-                sets[split] = target.instantiate(**{"set_name": split, **given, **order})
+                given = {"set_name": split, "batch_size": target.get("batch_size", size), **order}
+                sets[split] = target.instantiate(**{name: value for name, value in given.items() if takes(name)})
         else:
             for split, each in target.instantiate().items():
                 sets[split] = self._as_dataset(each, size, is_train=split == "train")
         if "train" not in sets:
             raise ConfigError(f"data of {type(self).__name__} has the splits {sorted(sets)}, but no 'train'")
-        sets["train"].manual_seed(self.seed(self.config))
+        sets["train"].manual_seed(self.seed(self.config))  # one made before this run may have drawn orders already
         return {"train": sets.pop("train"), **sets}
 
     def _as_dataset(self, split: Any, size: int, is_train: bool) -> Any:
@@ -195,6 +205,11 @@ class Supervised(JimmyModel):
         state = dataset.state_dict()
         with torch.random.fork_rng(), torch.no_grad():
             batch = next(dataset.batches())
+            if not {"data", "target"} <= set(batch):
+                raise ConfigError(
+                    f"{type(self.module).__name__} is trained on batches with 'data' and 'target', but those of "
+                    f"{type(dataset).__name__} have {sorted(batch)}; write a JimmyModel with a trainStep for them"
+                )
             inputs, targets = batch["data"][:2], batch["target"][:2]
             names = list(self._metrics(self.module.eval()(inputs), targets))
         self.module.train()

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from math import inf, isfinite
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NoReturn
 
 from jimmy_manager import random_state
@@ -161,7 +162,7 @@ class JimmyTrainer:
         if self.loop.best is None or main < self.loop.best:
             self.loop.best = main if isfinite(main) else inf
             self._save_best(losses)
-        self._show()
+        self._show(losses)
         return losses
 
     def evaluate(
@@ -253,7 +254,14 @@ class JimmyTrainer:
     # One epoch
 
     def _batches(self, start: int) -> Iterator[Any]:
-        batches = self.train_set.batches(start)
+        if start:
+            # A DataLoader may draw its order from the global generators, which stand where the step left them.
+            random = random_state.take()
+            self.restore_order()
+            batches = self.train_set.batches(start)
+            random_state.restore(random, "")
+        else:
+            batches = self.train_set.batches()
         if self.group is None:
             return batches
         return self.group.shares(batches, map(self.train_set.samples_in, range(start, self.train_set.n_batches)))
@@ -343,14 +351,14 @@ class JimmyTrainer:
         finally:
             self.close()
 
-    def _show(self) -> None:
+    def _show(self, evaluated: Mapping[str, float] = MappingProxyType({})) -> None:
         moving = self.averages.moving()
         if self.tm:
             self.tm.log(self.loop.step, LR=self.model.lr, **moving)
         if self.pm:
             done = self.loop.batch or self.train_set.n_batches  # between two epochs, all of the one before
             epoch = self.loop.epoch if self.loop.batch else self.loop.epoch - 1
-            self.pm.update(epoch, done - 1, LR=self.model.lr, **moving, **self.eval_losses)
+            self.pm.update(epoch, done - 1, LR=self.model.lr, **moving, **evaluated)
 
     def _log_figure(self, tm: TensorBoardManager, figure: Any) -> None:
         tm.log(self.loop.step, Visualization=figure)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from jimmy_manager import TrainedManager
-from jimmy_manager.datasets import JimmyDataset
+from jimmy_manager.datasets import DictDataset, JimmyDataset
 from jimmy_manager.errors import ConfigError, NonFiniteLoss, Stopped
 from jimmy_manager.models import JimmyModel
 
@@ -333,6 +333,30 @@ def test_arguments_of_the_trainer_come_from_the_configuration_and_wrong_ones_are
     assert manager.trainer.on_nan == "skip"
     with pytest.raises(ConfigError, match=r"moving_average.*did you mean 'moving_avg'"):
         manager.process(core_configuration(trainer={"moving_average": 3}), num_epochs=1)
+
+
+def test_after_an_early_stop_the_epochs_that_are_left_train_nothing():
+    manager = Core(None, device="cpu", verbose=False)
+    steep = {"_target_": "torch.optim.lr_scheduler.ExponentialLR", "gamma": 0.1}
+    fields = core_configuration(scheduler=steep, trainer={"early_stop_lr": 0.001})
+    manager.fetch(manager.process(fields, num_epochs=6))
+    assert manager.epoch == 6
+    assert manager.step == 2 * 7
+    records = manager.ckpt["eval_records"]
+    assert records[6] == records[2] != records[1]
+
+
+def test_a_plain_module_needs_batches_with_data_and_target():
+    class Unnamed(Small):
+        pass
+
+    data = {"_target_": f"{__name__}.load_unnamed"}
+    with pytest.raises(ConfigError, match=r"'data' and 'target'.*'inputs'"):
+        Unnamed(None, device="cpu", verbose=False).process(configuration(data=data), num_epochs=1)
+
+
+def load_unnamed() -> dict:
+    return {"train": DictDataset({"inputs": torch.ones(4, 4)}, 2)}
 
 
 class Interrupted(Core):
