@@ -267,6 +267,73 @@ def test_a_stop_signal_saves_at_the_next_epoch_and_hands_the_run_on(tmp_path: Pa
     assert torch.equal(continued.ckpts[key]["total"], undisturbed.ckpts[key]["total"])
 
 
+class Pausing(Manager):
+    """Adds three random numbers an epoch, one a step, and may stop after each."""
+
+    num_epochs = 3
+    stop_after = -1
+    ended = 0
+
+    def init_ckpt(self) -> None:
+        super().init_ckpt()
+        self.ckpt["total"] = torch.zeros(())
+
+    def train(self) -> None:
+        for _ in range(self.step % 3, 3):
+            self.ckpt["total"] = self.ckpt["total"] + torch.rand(())
+            self.step += 1
+            if self.step == self.stop_after:
+                os.kill(os.getpid(), signal.SIGTERM)
+            if self.stop and self.step % 3:
+                self.pause()
+
+    def eval(self) -> dict[str, float]:
+        return {"total": self.ckpt["total"].item()}
+
+    def end_run(self) -> None:
+        self.ended += 1
+
+
+@pytest.mark.parametrize("step", range(1, 9))
+def test_a_train_that_pauses_is_saved_within_its_epoch_and_goes_on_there(tmp_path: Path, step: int) -> None:
+    whole = Pausing(None, verbose=False)
+    key = whole.process({"a": 1})
+    manager = Pausing(tmp_path, verbose=False)
+    manager.stop_after = step
+    with pytest.raises(Stopped):
+        manager.process({"a": 1})
+    newest = manager.store.committed(key).commits[-1]
+    assert (newest.epoch, newest.step) == (step // 3, step)
+    assert manager.store.standing(key).state == "released"
+    manager = Pausing(tmp_path, verbose=False)
+    manager.process({"a": 1})
+    assert manager.previews[key] == whole.previews[key]
+    assert torch.equal(manager.ckpts[key]["total"], whole.ckpts[key]["total"])
+    assert manager.stats[key]["epoch"] == 3
+
+
+def test_pausing_where_nothing_is_to_stop_is_an_error(tmp_path: Path) -> None:
+    class Hasty(Pausing):
+        def train(self) -> None:
+            self.pause()
+
+    with pytest.raises(HookError, match=r"pause\(\) was called where nothing is to stop"):
+        Hasty(tmp_path, verbose=False).process({"a": 1})
+
+
+def test_what_a_run_opened_is_let_go_of_however_it_ended(tmp_path: Path) -> None:
+    class Failing(Pausing):
+        def eval(self) -> dict[str, float]:
+            raise RuntimeError("no")
+
+    manager, failing = Pausing(tmp_path / "a", verbose=False), Failing(tmp_path / "b", verbose=False)
+    manager.batch([{"a": 1}, {"a": 2}])
+    assert manager.ended == 2
+    with pytest.raises(RuntimeError, match="no"):
+        failing.process({"a": 1})
+    assert failing.ended == 1
+
+
 def test_defaults_may_be_changed_after_the_base_constructor(tmp_path: Path) -> None:
     class Late(Trivial):
         def __init__(self, *args: Any) -> None:
