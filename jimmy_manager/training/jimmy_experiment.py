@@ -115,7 +115,8 @@ class JimmyExperiment:
             if resumed is not None:
                 trainer.load_state_dict(state)
                 if trainer.is_finished:
-                    log.warning("%s has ended after %d epochs, so nothing is trained", resumed, trainer.loop.epoch)
+                    reason = "early_stop_lr was reached" if trainer.loop.has_ended else "for more, raise n_epochs"
+                    log.warning("%s has ended after %d epochs; %s", resumed, trainer.loop.epoch, reason)
         except BaseException:
             discard_empty(directory)
             raise

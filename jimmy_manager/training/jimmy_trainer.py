@@ -286,6 +286,7 @@ class JimmyTrainer:
             edited = self.group.first_of(edited)
             if edited is not None and not self.is_first:
                 set_rate(self._optimizer, edited, self.lr_scheduler)
+        self.loop.top_rate = max(self.loop.top_rate, self.model.lr)
 
     def _leave(self) -> NoReturn:
         self.save()

@@ -396,7 +396,12 @@ def test_a_checkpoint_of_a_run_that_has_ended_is_said_to_have_ended(caplog: pyte
     first = experiment(dir_name="first").start().save_dir
     assert not caplog.records
     experiment(dir_name="first").start(first / "last.pth")
-    assert "has ended after 2 epochs" in caplog.text
+    assert "last.pth has ended after 2 epochs; for more, raise n_epochs" in caplog.text
+    early = experiment(dir_name="early", early_stop_lr=1.0)
+    early.lr_scheduler_cfg = DynamicConfig(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
+    early.model_cfg.optimizer_args = {"lr": 1.5}
+    early.start(early.start().save_dir / "last.pth")
+    assert "last.pth has ended after 1 epochs; early_stop_lr was reached" in caplog.text
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
