@@ -3,6 +3,7 @@
 from jimmy_manager.training.dynamic_config import DynamicConfig
 from jimmy_manager.training.jimmy_experiment import JimmyExperiment
 from jimmy_manager.training.jimmy_lr_scheduler import JimmyLRScheduler
+from jimmy_manager.training.jimmy_trainer import JimmyTrainer
 from jimmy_manager.training.moving_avg import MovingAvg, MovingAvgGroup
 from jimmy_manager.training.progress_manager import ProgressManager
 from jimmy_manager.training.run_record_manager import RunRecord, RunRecordManager
@@ -15,6 +16,7 @@ __all__ = [
     "DynamicConfig",
     "JimmyExperiment",
     "JimmyLRScheduler",
+    "JimmyTrainer",
     "MovingAvg",
     "MovingAvgGroup",
     "ProgressManager",
