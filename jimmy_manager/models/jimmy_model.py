@@ -72,6 +72,7 @@ class JimmyModel(nn.Module):
         self.scaler: torch.amp.GradScaler | None = None
         self.ema: WeightAverage | None = None
         self.skip_non_finite = False
+        self.skipped_steps = 0
         self.peers: Peers | None = None
         self._pending = 0
         self._in_eval_step = False
@@ -119,7 +120,9 @@ class JimmyModel(nn.Module):
         """Add the gradient of ``loss`` (0-d), and after every ``accumulate`` of them take a step of the optimizer."""
         if self.optimizer is None:
             raise HookError(f"{type(self).__name__} has no optimizer yet; call initialize() before training it")
-        if not (self.skip_non_finite and self._is_bad(loss)):
+        if self.skip_non_finite and self._is_bad(loss):
+            self.skipped_steps += 1
+        else:
             if self.peers is not None:
                 loss = loss * self.peers.weight
             if self.accumulate > 1:
@@ -127,9 +130,11 @@ class JimmyModel(nn.Module):
             if self.scaler is not None:
                 loss = self.scaler.scale(loss)
             loss.backward()
-        self._pending += 1
-        if self._pending >= self.accumulate:
-            self._optimize(self.optimizer)
+        if self.accumulate > 1:  # only then: to set an attribute of a module takes microseconds
+            self._pending += 1
+            if self._pending < self.accumulate:
+                return
+        self._optimize(self.optimizer)
 
     def finish_accumulation(self) -> None:
         """Take a step with the mean of the gradients that wait for one, if any do; called at the end of an epoch."""
@@ -139,6 +144,20 @@ class JimmyModel(nn.Module):
             if each.grad is not None:
                 each.grad *= self.accumulate / self._pending
         self._optimize(self.optimizer)
+
+    def stateful_attributes(self) -> dict[str, Any]:
+        """Return what else has a state that training must resume: a second optimizer, a scheduler, a replay buffer.
+
+        Every attribute with ``state_dict`` and ``load_state_dict`` that is no module (those are in the weights); the
+        trainer saves them as they are.
+        """
+        own = ("optimizer", "scaler", "ema")
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in own and not isinstance(value, type)
+            and hasattr(value, "state_dict") and hasattr(value, "load_state_dict")
+        }  # fmt: skip
 
     @property
     def is_accumulating(self) -> bool:
@@ -163,7 +182,10 @@ class JimmyModel(nn.Module):
         """
         state = load_state(path)
         weights = state["model"] if isinstance(state.get("model"), dict) else state
-        return load_matching(self, weights, source=str(path))
+        report = load_matching(self, weights, source=str(path))
+        if self.ema is not None:
+            self.ema.restart()
+        return report
 
     def getCompCost(self, *inputs: Any, **kwargs: Any) -> Cost:
         """Count the parameters, and the floating-point operations of ``self(*inputs, **kwargs)``."""
@@ -184,7 +206,8 @@ class JimmyModel(nn.Module):
         return {self.eval_loss_names[0]: loss}, {"output": output}
 
     def _optimize(self, optimizer: torch.optim.Optimizer) -> None:
-        self._pending = 0
+        if self._pending:
+            self._pending = 0
         if self.peers is not None:
             self.peers.sum_gradients(self.parameters())
         if self.clip_grad > 0:
@@ -192,6 +215,10 @@ class JimmyModel(nn.Module):
                 self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(self.parameters(), self.clip_grad)
         if self.scaler is None:
+            if self.skip_non_finite and self._has_bad_gradients():
+                self.skipped_steps += 1
+                optimizer.zero_grad()
+                return
             optimizer.step()
         else:
             self.scaler.step(optimizer)
@@ -199,6 +226,11 @@ class JimmyModel(nn.Module):
         optimizer.zero_grad()
         if self.ema is not None:
             self.ema.update()
+
+    def _has_bad_gradients(self) -> bool:
+        # A finite loss may have them, as the root of zero does. With peers they are the sums, the same in all.
+        norm = nn.utils.get_total_norm(each.grad for each in self.parameters() if each.grad is not None)
+        return not torch.isfinite(norm).item()
 
     def _is_bad(self, loss: Tensor) -> bool:
         is_bad = not torch.isfinite(loss).item()

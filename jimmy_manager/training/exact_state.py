@@ -13,6 +13,8 @@ from jimmy_manager.state_files import leaves
 from jimmy_manager.training.process_group import ProcessGroup
 
 FORMAT = 1
+# The file of the rate is where the log is, and with the first of several processes only.
+_OPTIONAL = ("rate",)
 
 
 def collect(parts: Mapping[str, Any], group: ProcessGroup | None = None) -> dict[str, Any]:
@@ -36,6 +38,8 @@ def restore(parts: Mapping[str, Any], state: Mapping[str, Any], group: ProcessGr
             "start as many, or take over the weights alone with model.loadFrom(path)"
         )
     for name, part in parts.items():
+        if name in _OPTIONAL and name not in state:
+            continue
         try:
             _check_kind(part, state[name])
             part.load_state_dict(state[name])
@@ -51,16 +55,15 @@ def restore(parts: Mapping[str, Any], state: Mapping[str, Any], group: ProcessGr
 
 
 def _check_complete(state: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
-    known = ("format", "leaves", *parts, "random")
-    if missing := [name for name in known if name not in state]:
+    known = ("format", "leaves", *parts, *_OPTIONAL, "random")
+    if missing := [name for name in known if name not in state and name not in _OPTIONAL]:
         raise CheckpointError(
             f"the checkpoint has no {missing[0]!r}, so training cannot go on exactly; it has {sorted(state)}; "
             "take over the weights alone with model.loadFrom(path)"
         )
     if state["format"] != FORMAT:
         raise CheckpointError(f"the checkpoint has format {state['format']!r}, this version reads {FORMAT}")
-    # The rate's file is where the log is, and in the first of several processes only.
-    if left := [name for name in state if name not in (*known, "rate")]:
+    if left := [name for name in state if name not in known]:
         raise CheckpointError(
             f"the checkpoint has a state of {left[0]!r}, which this training has not; build everything with the "
             "arguments of that training, or take over the weights alone with model.loadFrom(path)"

@@ -101,6 +101,7 @@ class JimmyTrainer:
         self.averages = Averages(self.meter.names, self.meter.main, moving_avg)
         self.eval_losses: dict[str, float] = {}
         self._has_agreed_to_stop = False
+        self._told_skips = 0
         self.is_first = self.group is None or self.group.is_first
         self.rate: RuntimeParams | None = None
         if self.log_dir is not None and self.is_first:
@@ -111,7 +112,7 @@ class JimmyTrainer:
         model.peers = self.group
         if self.group is not None:
             self.group.align(model, train_set)
-        self.loop = LoopState(order=train_set.state_dict())
+        self.loop = LoopState(train_set.n_batches, order=train_set.state_dict())
 
     def start(self) -> None:
         """Train to the end; a stop signal saves at the next step and raises ``Stopped``, and `resume` goes on there."""
@@ -201,6 +202,7 @@ class JimmyTrainer:
         parts = {
             "model": model, "optimizer": model.optimizer, "scaler": model.scaler, "ema": model.ema,
             "scheduler": self.lr_scheduler, "averages": self.averages, "rate": self.rate, "loop": self.loop,
+            **{f"model.{name}": each for name, each in model.stateful_attributes().items()},
         }  # fmt: skip
         return {name: part for name, part in parts.items() if part is not None}
 
@@ -329,6 +331,9 @@ class JimmyTrainer:
                 f"{first + bad[0]} of {self.train_set.n_batches}, counted from 0{more}",
                 "the step was skipped" if self.on_nan == "skip" else "training goes on",
             )
+        if (others := self.model.skipped_steps - self._told_skips - len(bad)) > 0:
+            log.warning("%d steps up to step %d were skipped: their gradients were not finite", others, self.loop.step)
+        self._told_skips = self.model.skipped_steps
 
     def _meet_non_finite(self, what: str, then: str) -> None:
         if self.on_nan == "stop":

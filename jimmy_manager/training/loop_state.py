@@ -13,11 +13,12 @@ from jimmy_manager.errors import CheckpointError
 class LoopState:
     """Where training stands: ``epoch`` passes are behind the model, and ``batch`` batches of the one in progress.
 
-    ``step`` counts the batches since the start, ``best`` is the lowest main loss of an evaluation, ``has_ended`` tells
-    of an early stop, ``top_rate`` is the highest learning rate so far. ``order`` is what gives the pass in progress, or
-    else the next one, its order.
+    A pass has ``n_batches``. ``step`` counts the batches since the start, ``best`` is the lowest main loss of an
+    evaluation, ``has_ended`` tells of an early stop, ``top_rate`` is the highest learning rate so far. ``order`` is
+    what gives the pass in progress, or else the next one, its order.
     """
 
+    n_batches: int
     epoch: int = 0
     batch: int = 0
     step: int = 0
@@ -34,4 +35,11 @@ class LoopState:
         for each in fields(self):
             if each.name not in state:
                 raise CheckpointError(f"the checkpoint does not say {each.name!r} of the loop, so it cannot be resumed")
-            setattr(self, each.name, state[each.name])
+        if state["batch"] and state["n_batches"] != self.n_batches:
+            raise CheckpointError(
+                f"the checkpoint was saved after batch {state['batch']} of {state['n_batches']}, but a pass over this "
+                f"training set has {self.n_batches}; resume with the same data, batch_size and drop_last"
+            )
+        for each in fields(self):
+            if each.name != "n_batches":
+                setattr(self, each.name, state[each.name])

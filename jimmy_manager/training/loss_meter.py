@@ -53,7 +53,10 @@ class LossMeter:
             losses, _ = step
             # Detached, or every loss that nobody differentiated would keep its whole graph until it is read.
             self._steps.append(
-                [value.detach() if isinstance(value := losses[name], Tensor) else value for name in self.names]
+                [
+                    value.detach() if isinstance(value := losses[name], Tensor) and value.requires_grad else value
+                    for name in self.names
+                ]
             )
         except (TypeError, ValueError, KeyError, IndexError):
             self._refuse(step)

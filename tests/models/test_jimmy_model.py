@@ -306,3 +306,25 @@ def test_a_model_that_was_not_initialized_says_so():
 
 def test_the_cost_of_a_forward_pass_is_counted():
     assert made().getCompCost(torch.zeros(8, 4)).flops == 2 * 8 * (4 * 3 + 3 * 2)
+
+
+def test_loading_weights_begins_their_average_anew(tmp_path):
+    made().saveTo(tmp_path / "w.pth")
+    torch.manual_seed(5)
+    model = Small(ema_decay=0.9)
+    model.initialize()
+    model.loadFrom(tmp_path / "w.pth")
+    assert all(torch.equal(value, model.ema.state_dict()[name]) for name, value in model.named_parameters())
+
+
+def test_a_finite_loss_with_gradients_that_are_not_is_skipped_too():
+    model = made()
+    model.skip_non_finite = True
+    model.trainStep(batch())
+    before = weights(model)
+    zero = model(batch()["data"]).sum() * 0.0
+    model.backwardOptimize(zero.sqrt())  # its gradient at 0 is infinite, and times 0 not a number
+    assert torch.equal(weights(model), before)
+    assert model.skipped_steps == 1
+    model.trainStep(batch(2))
+    assert torch.isfinite(weights(model)).all()

@@ -371,3 +371,65 @@ def test_a_crash_while_saving_leaves_the_state_before(tmp_path, monkeypatch):
         trainer.save()
     assert (tmp_path / "last.pth").read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["last.pth"]
+
+
+class TwoOptimizers(Net):
+    """Trains its parts by an optimizer each, the second with a scheduler of its own."""
+
+    def initialize(self) -> None:
+        super().initialize()
+        self.second = torch.optim.SGD(self.net[4].parameters(), lr=0.1, momentum=0.9)
+        self.decay = torch.optim.lr_scheduler.StepLR(self.second, 3, 0.9)
+
+    def trainStep(self, data_dict: dict) -> tuple:
+        loss = self.criterion(self(data_dict["data"]), data_dict["target"])
+        self.second.zero_grad()
+        loss.backward(retain_graph=True)
+        self.second.step()
+        self.decay.step()
+        return super().trainStep(data_dict)
+
+
+def test_what_a_model_keeps_beside_its_optimizer_is_resumed_too(tmp_path):
+    def made(stop=None) -> JimmyTrainer:
+        random_state.seed(3)
+        model = TwoOptimizers()
+        model.initialize()
+        trainer = JimmyTrainer(
+            Noisy("train", shuffle=True), None, model, save_dir=tmp_path, n_epochs=3, show_progress=False,
+            **({} if stop is None else {"stop": stop}),
+        )  # fmt: skip
+        if stop is not None:
+            stop.trainer = trainer
+        return trainer
+
+    whole = made()
+    whole.start()
+    with pytest.raises(Stopped):
+        made(StopAt(11)).start()
+    again = made()
+    again.resume()
+    again.start()
+    assert {"model.second", "model.decay"} <= again.parts.keys()
+    assert fingerprint(again) == fingerprint(whole)
+
+
+def test_a_state_from_the_middle_of_another_number_of_batches_is_refused(tmp_path):
+    kind = "sgd, plateau"
+    trainer = stopped_at(10, kind, tmp_path)
+    again = trainer_of(kind, tmp_path)
+    again.train_set.batch_size = 5
+    again = JimmyTrainer(
+        again.train_set, None, again.model, plateau(again.model.optimizer), moving_avg=5, show_progress=False
+    )
+    with pytest.raises(CheckpointError, match=r"after batch 3 of 7, but a pass .* has 11; resume with"):
+        again.load_state_dict(trainer.state_dict())
+
+
+def test_a_training_that_had_no_log_goes_on_with_one(tmp_path):
+    kind = "sgd, plateau"
+    stopped_at(10, kind, tmp_path)
+    again = trainer_of(kind, tmp_path, log_dir=tmp_path / "log")
+    again.resume()
+    again.start()
+    assert (tmp_path / "log" / "runtime_param_buffer.yaml").exists()
