@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from jimmy_manager.datasets.dict_dataset import DictDataset
 from jimmy_manager.datasets.jimmy_dataset import JimmyDataset
 from jimmy_manager.datasets.multi_thread_loader import MultiThreadLoader
+from jimmy_manager.datasets.torch_dataset import TorchDataset
 from jimmy_manager.errors import ConfigError
 from jimmy_manager.training.call_signature import short_name
 from jimmy_manager.training.dynamic_config import DynamicConfig
@@ -53,6 +55,11 @@ def build_set(name: str, own: Any, shared: Any) -> Any:
         check_config("dataset_cfg", shared)
         config = shared.clone()
         inner = _innermost(config)
+        if isinstance(inner.cls, type) and issubclass(inner.cls, DictDataset | TorchDataset):
+            raise ConfigError(
+                f"dataset_cfg names {short_name(inner.cls)}, which holds the same data whatever its set_name; give "
+                "train_set_cfg and eval_set_cfg, each with data of its own"
+            )
         changes = {"set_name": name} | ({} if name == "train" else {"shuffle": False, "drop_last": False})
         inner.add(**{argument: value for argument, value in changes.items() if inner.takes(argument)})
     else:

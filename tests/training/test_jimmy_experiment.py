@@ -323,6 +323,13 @@ def test_a_set_with_a_configuration_of_its_own_is_built_as_it_is() -> None:
     assert (trainer.eval_set.set_name, trainer.eval_set.batch_size, trainer.eval_set.drop_last) == ("test", 5, True)
 
 
+def test_a_dataset_that_knows_no_sets_is_no_source_of_several() -> None:
+    exp = experiment()
+    exp.dataset_cfg = DynamicConfig(DictDataset, tensors={"data": torch.ones(4, 2)}, batch_size=2)
+    with pytest.raises(ConfigError, match="holds the same data whatever its set_name; give train_set_cfg"):
+        exp.start()
+
+
 def test_sets_may_be_given_one_by_one_and_evaluation_left_out() -> None:
     exp = experiment()
     exp.train_set_cfg, exp.dataset_cfg = exp.dataset_cfg, None
