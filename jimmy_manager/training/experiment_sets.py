@@ -55,7 +55,7 @@ def build_set(name: str, own: Any, shared: Any) -> Any:
         check_config("dataset_cfg", shared)
         config = shared.clone()
         inner = _innermost(config)
-        if isinstance(inner.cls, type) and issubclass(inner.cls, DictDataset | TorchDataset):
+        if inner.cls in (DictDataset, TorchDataset):  # but not their subclasses, which know their sets
             raise ConfigError(
                 f"dataset_cfg names {short_name(inner.cls)}, which holds the same data whatever its set_name; give "
                 "train_set_cfg and eval_set_cfg, each with data of its own"

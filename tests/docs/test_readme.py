@@ -69,6 +69,14 @@ def test_the_commands_and_the_notebook_cells_work_in_the_order_of_the_page(clone
     assert run(lines(look)[0], clone).count("0 done, 12 complete before") == 2
 
 
+def test_the_experiment_of_the_page_learns_to_read_digits(clone: Path) -> None:
+    experiment = next(block for block in blocks("python") if "JimmyExperiment(" in block)
+    printed = run([sys.executable, "-W", "error", "-c", experiment], clone)
+    accuracy = float(re.search(r"Eval/Acc +([0-9.]+)", printed)[1])
+    assert accuracy > 0.9
+    assert (clone / "Runs" / "DigitsDataset" / "SampleCNN").is_dir()
+
+
 @pytest.fixture(scope="module")
 def batch_script(clone: Path) -> Path:
     """What Slurm makes of the page's line; Slurm itself is tested elsewhere."""
