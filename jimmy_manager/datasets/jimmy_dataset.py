@@ -98,9 +98,10 @@ class JimmyDataset:
 
     def samples_in(self, position: int) -> int:
         """Return how many samples the batch at ``position`` of a pass holds; positions count from 0 in either form."""
-        if not 0 <= position < self.n_batches:
+        left = len(self) - position * self.batch_size
+        if position < 0 or left < (self.batch_size if self.drop_last else 1):
             raise DatasetError(f"{type(self).__name__} has no batch at {position!r}; it has {self.n_batches} batches")
-        return min(self.batch_size, len(self) - position * self.batch_size)
+        return min(self.batch_size, left)
 
     @property
     def _indices(self) -> Tensor:
@@ -216,7 +217,7 @@ class JimmyDataset:
 
 
 def _is_integer(value: object) -> TypeGuard[int]:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
 
 
 def _check_arguments(owner: str, batch_size: object, drop_last: object, shuffle: object) -> None:
