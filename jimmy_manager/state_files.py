@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import os
+import re
 import secrets
+import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +18,15 @@ import torch
 from jimmy_manager.errors import CheckpointError
 from jimmy_manager.packing import pack, unpack
 
+_LEFT_AFTER_S = 3600.0
+_COMPLAINT = re.compile(r"WeightsUnpickler error:\s*(.*?)(?:\. |\n|$)")
+
 
 def save_state(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Write ``state`` to ``path``, which holds either what it held before or all of it, also after a power cut.
 
-    Creates the directory. The state may hold tensors, arrays and plain values; `pack` refuses anything else.
+    Creates the directory. The state may hold tensors, arrays and plain values; `pack` refuses anything else. What a
+    killed writer of ``path`` left beside it is taken away by a save that comes an hour later.
     """
     path, packed = Path(path), pack(state)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +37,13 @@ def save_state(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
             torch.save(packed, file)
             file.flush()
             os.fsync(file.fileno())
+        _take_away_leftovers(path, scratch.stat().st_mtime - _LEFT_AFTER_S)
         scratch.replace(path)
+    except OSError as error:
+        if error.filename is None:  # that of a full disk does not say where
+            error.filename = str(path)
+        error.add_note("what stood in that file before, if anything did, is whole")
+        raise
     finally:
         scratch.unlink(missing_ok=True)
     directory = os.open(path.parent, os.O_RDONLY)
@@ -41,24 +56,56 @@ def save_state(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 def load_state(path: str | os.PathLike[str], map_location: torch.device | str | None = "cpu") -> dict[str, Any]:
     """Return what `save_state` wrote, with tensors on ``map_location``; nothing in the file is executed.
 
-    Raises ``FileNotFoundError`` where there is no file, and ``CheckpointError`` where it is damaged, holds more than
-    tensors and plain values, or is not a dictionary.
+    Raises ``FileNotFoundError`` where there is no file, and ``CheckpointError`` where it is damaged, be it by one bit,
+    holds more than tensors and plain values, or is not a dictionary.
     """
     try:
+        _check_sums(path)
         state = torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no checkpoint {str(path)!r}") from None
-    except (OSError, MemoryError):
+    except MemoryError:
         raise
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(f"cannot load {str(path)!r}: it is damaged ({error}); take another copy of it") from error
     except Exception as error:  # torch raises half a dozen kinds for a file that it does not like
-        reason = str(error).partition("\n")[0].partition("\x1b")[0]
+        # EINVAL: it took a damaged length for one to go back by.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise CheckpointError(
             f"cannot load {str(path)!r}: it is damaged, or holds objects that are refused because reading them runs "
-            f"code ({reason}); save the state_dict() anew with the program that wrote it"
+            f"code ({_reason(error)}); save the state_dict() anew with the program that wrote it"
         ) from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{str(path)!r} holds {type(state).__name__}, not a dictionary of states")
     return unpack(state)
+
+
+def _take_away_leftovers(path: Path, before: float) -> None:
+    """Remove scratch files for ``path`` that were last written before that time, by the clock of the file system."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 16}"):
+        with suppress(FileNotFoundError):
+            if left.stat().st_mtime < before:
+                left.unlink()
+
+
+def _check_sums(path: str | os.PathLike[str]) -> None:
+    """Raise where an entry of the file is not as it was written: torch saves check sums, but does not look at them."""
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\3\4":
+            return  # written by a torch of old, without sums
+        with zipfile.ZipFile(file) as archive:
+            for entry in archive.infolist():
+                if entry.CRC:  # 0: its writer had switched sums off
+                    with archive.open(entry) as content:
+                        while content.read(1 << 20):
+                            pass
+
+
+def _reason(error: Exception) -> str:
+    """Say what torch did not like, without its advice to read the file with less care."""
+    found = _COMPLAINT.search(str(error))
+    return found[1] if found else str(error).partition("\n")[0] or type(error).__name__
 
 
 def leaves(state: Any, path: str = "") -> list[str]:

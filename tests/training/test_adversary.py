@@ -1,0 +1,158 @@
+"""Odd but legal programs, and hostile surroundings: nothing is lost, wrong, or different after a resume unnoticed."""
+
+import os
+import random
+import resource
+import signal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jimmy_manager import random_state
+from jimmy_manager.datasets import DictDataset
+from jimmy_manager.errors import CheckpointError
+from jimmy_manager.models import JimmyModel
+from jimmy_manager.state_files import load_state, save_state
+from jimmy_manager.training.jimmy_trainer import JimmyTrainer
+
+N_EPOCHS = 4
+N_BATCHES = 7
+
+
+class Net(JimmyModel):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.net = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.3), nn.ReLU(), nn.Linear(8, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+def data(count: int = 53, batch_size: int = 8, shuffle: bool = True, drop_last: bool = False) -> DictDataset:
+    x = torch.randn(count, 6, generator=torch.Generator().manual_seed(5))
+    return DictDataset({"data": x, "target": (x[:, 0] > 0).long()}, batch_size, drop_last, shuffle)
+
+
+def trainer_of(model_type=Net, train=data, evaluate=lambda: data(30, 8, False), scheduler=None, model=None, **options):
+    random_state.seed(11)
+    built = model_type(**(model or {}))
+    built.initialize()
+    return JimmyTrainer(
+        train(), evaluate and evaluate(), built, scheduler and scheduler(built.optimizer),
+        **{"n_epochs": N_EPOCHS, "moving_avg": 5, "show_progress": False, **options},
+    )  # fmt: skip
+
+
+# Files
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> bytes:
+    path = tmp_path_factory.mktemp("saved") / "last.pth"
+    trainer = trainer_of(n_epochs=1, save_dir=path.parent)
+    trainer.start()
+    return path.read_bytes()
+
+
+def loaded(content: bytes, path) -> str | None:
+    """What can be loaded from such a file, as text; None where it is refused as it should be."""
+    path.write_bytes(content)
+    try:
+        return repr(pinned(load_state(path)))
+    except CheckpointError:
+        return None
+
+
+def pinned(value):
+    if isinstance(value, dict):
+        return {name: pinned(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [pinned(item) for item in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def test_a_state_with_one_flipped_bit_is_refused_or_reads_as_it_was(saved, tmp_path):
+    path, draw, refused = tmp_path / "last.pth", random.Random(1), 0
+    whole = loaded(saved, path)
+    places = [*range(200), *range(len(saved) - 200, len(saved)), *draw.sample(range(len(saved)), 300)]
+    for place in places:
+        harmed = bytearray(saved)
+        harmed[place] ^= 1 << draw.randrange(8)
+        read = loaded(bytes(harmed), path)
+        assert read in (None, whole), place
+        refused += read is None
+    assert refused > len(places) / 2
+
+
+def test_without_the_sums_a_flipped_bit_would_be_loaded(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr("jimmy_manager.state_files._check_sums", lambda path: None)
+    path, whole = tmp_path / "last.pth", loaded(saved, tmp_path / "last.pth")
+    wrong = 0
+    for place in range(2000, 4000, 50):
+        harmed = bytearray(saved)
+        harmed[place] ^= 4
+        wrong += loaded(bytes(harmed), path) not in (None, whole)
+    assert wrong
+
+
+def test_a_state_that_was_cut_is_refused_at_every_length(saved, tmp_path):
+    for length in [*range(40), *range(40, len(saved), 97), len(saved) - 1]:
+        assert loaded(saved[:length], tmp_path / "last.pth") is None, length
+
+
+def test_a_damaged_state_is_called_so_and_no_advice_to_trust_it_is_passed_on(saved, tmp_path):
+    path = tmp_path / "last.pth"
+    path.write_bytes(saved[:5000])
+    with pytest.raises(CheckpointError, match=r"cannot load '.*last\.pth': it is damaged \(.*\); take another copy"):
+        load_state(path)
+    torch.save({"model": JimmyModel()}, path)
+    with pytest.raises(CheckpointError, match=r"refused .*GLOBAL .*JimmyModel") as refusal:
+        load_state(path)
+    assert "Re-running" not in str(refusal.value)
+
+
+def test_files_of_torch_without_sums_are_read_as_well(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"a": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
+    assert load_state(path)["a"].tolist() == [1.0] * 3
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"a": torch.ones(3)}, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert load_state(path)["a"].tolist() == [1.0] * 3
+
+
+def test_a_full_disk_is_an_error_that_names_the_file_and_the_state_before_stays(tmp_path):
+    trainer = trainer_of(save_dir=tmp_path)
+    trainer.save()
+    before = (tmp_path / "last.pth").read_bytes()
+    heeded = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"too large: '.*last\.pth'") as full:
+            trainer.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, heeded)
+    assert "is whole" in full.value.__notes__[0]
+    assert {each.name for each in tmp_path.iterdir()} == {"best.pth", "last.pth"}
+    assert (tmp_path / "last.pth").read_bytes() == before
+    trainer.start()  # with room again, and nothing lost
+    assert load_state(tmp_path / "last.pth")["loop"]["epoch"] == N_EPOCHS
+
+
+def test_what_killed_writers_left_is_taken_away_an_hour_later_and_nothing_else(tmp_path):
+    names = {
+        ".last.pth.0123456789abcdef": True, ".last.pth.fedcba9876543210": False, ".last.pth.mine": True,
+        ".best.pth.0123456789abcdef": True,
+    }  # fmt: skip
+    for name, is_old in names.items():
+        (tmp_path / name).write_bytes(b"half")
+        if is_old:
+            then = (tmp_path / name).stat().st_mtime - 4000
+            os.utime(tmp_path / name, (then, then))
+    save_state({}, tmp_path / "last.pth")
+    assert {each.name for each in tmp_path.iterdir()} == {*names, "last.pth"} - {".last.pth.0123456789abcdef"}
