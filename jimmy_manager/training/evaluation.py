@@ -14,6 +14,7 @@ from jimmy_manager.errors import HookError
 from jimmy_manager.models.jimmy_model import JimmyModel
 from jimmy_manager.training.loss_meter import LossMeter
 from jimmy_manager.training.process_group import ProcessGroup
+from jimmy_manager.training.tensorboard_values import close_figures
 
 Batch = Mapping[str, Any]
 
@@ -65,9 +66,9 @@ def mean_losses(
             step = model.evalStep(batch)
             meter.add(step)
             counts.append(count)
-            if (figure := step[1].get("fig")) is not None:
+            if (figure := _figure_of(step)) is not None:
                 if on_figure is None or is_shown:
-                    _close(figure)
+                    close_figures(figure)
                 else:
                     on_figure(figure)
                 is_shown = True
@@ -89,11 +90,10 @@ def sample_losses(model: JimmyModel, dataset: Any) -> dict[str, list[float]]:
     columns: dict[str, list[float]] = {name: [] for name in meter.names}
     with evaluating(model):
         for batch, count in _counted(dataset):
-            step = model.testStep(batch)
-            rows = _rows_of(step, count, meter)
+            rows = _rows_of(_judged(model, batch), count, meter)
             if rows is None:
                 for one in _singles(batch, count):
-                    meter.add(model.testStep(one))
+                    meter.add(_judged(model, one))
                 rows = meter.read()
             for row in rows:
                 for name, value in zip(meter.names, row, strict=True):
@@ -109,6 +109,17 @@ def _counted(dataset: Any, group: ProcessGroup | None = None) -> Iterator[tuple[
         else:
             share, weight = group.share(batch, count)
             yield share, weight * count
+
+
+def _judged(model: JimmyModel, batch: Batch) -> Any:
+    step = model.testStep(batch)
+    close_figures(_figure_of(step))  # an evalStep may draw one, which nobody looks at here
+    return step
+
+
+def _figure_of(step: Any) -> Any:
+    outputs = step[1] if isinstance(step, tuple) and len(step) == 2 else None
+    return outputs.get("fig") if isinstance(outputs, Mapping) else None
 
 
 def _rows_of(step: Any, count: float, meter: LossMeter) -> list[list[float]] | None:
@@ -137,11 +148,3 @@ def _has_rows(value: Any, count: float) -> bool:
     if isinstance(value, Tensor):
         return value.ndim > 0 and len(value) == count
     return isinstance(value, list | tuple) and len(value) == count
-
-
-def _close(figure: Any) -> None:
-    from matplotlib import pyplot
-    from matplotlib.figure import Figure
-
-    if isinstance(figure, Figure):
-        pyplot.close(figure)

@@ -156,3 +156,47 @@ def test_what_killed_writers_left_is_taken_away_an_hour_later_and_nothing_else(t
             os.utime(tmp_path / name, (then, then))
     save_state({}, tmp_path / "last.pth")
     assert {each.name for each in tmp_path.iterdir()} == {*names, "last.pth"} - {".last.pth.0123456789abcdef"}
+
+
+# Evaluation
+
+
+class Drawing(Net):
+    """Draws one figure a batch, or two."""
+
+    pair = False
+
+    def evalStep(self, data_dict: dict) -> tuple:
+        from matplotlib import pyplot
+
+        losses, _ = self._plain_step(data_dict)
+        return losses, {"fig": [pyplot.figure(), pyplot.figure()] if self.pair else pyplot.figure()}
+
+
+@pytest.mark.parametrize("has_log", [True, False])
+@pytest.mark.parametrize("pair", [True, False])
+def test_no_figure_stays_open_after_training_and_testing(pair, has_log, tmp_path, monkeypatch):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    pyplot.close("all")
+    monkeypatch.setattr(Drawing, "pair", pair)
+    trainer = trainer_of(Drawing, n_epochs=1, log_dir=tmp_path if has_log else None)
+    trainer.start()
+    assert pyplot.get_fignums() == []
+    trainer.evaluate(data(), compute_avg=False)
+    assert pyplot.get_fignums() == []
+
+
+def test_steps_may_return_no_outputs_at_all():
+    class Bare(Net):
+        def trainStep(self, data_dict):
+            return super().trainStep(data_dict)[0], None
+
+        def evalStep(self, data_dict):
+            return self._plain_step(data_dict)[0], None
+
+    trainer = trainer_of(Bare, n_epochs=1)
+    trainer.start()
+    assert len(trainer.evaluate(data(), compute_avg=False)["Eval/Main"]) == 53
