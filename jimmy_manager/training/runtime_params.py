@@ -108,8 +108,9 @@ class RuntimeParams:
             raise ConfigError(f"cannot read {self.path}: {error.strerror or error}") from error
         except UnicodeDecodeError as error:
             raise ConfigError(f"{self.path} is not UTF-8 ({error.reason}); {_EXAMPLE}") from error
-        noted = _NOTED.search(text)
-        return _Found(_rate_in(text, self.path), noted.group(1) if noted else None)
+        match = _NOTED.search(text)
+        noted = match.group(1) if match else None
+        return _Found(_rate_in(text, self.path, noted), noted)
 
     def _is_edit(self, found: _Found) -> bool:
         if self._is_resumed and found.noted == repr(found.rate):
@@ -173,12 +174,15 @@ class _Found(NamedTuple):
     noted: str | None
 
 
-def _rate_in(text: str, path: Path) -> float:
+def _rate_in(text: str, path: Path, noted: str | None) -> float:
     content = yaml12.loads(text, str(path))
     if not isinstance(content, dict) or set(content) != {"LR"}:
         has = f"the fields {list(content)}" if isinstance(content, dict) else f"{content!r}"
         raise ConfigError(f"{path} holds {has}, not the one field 'LR'; {_EXAMPLE}")
     rate = content["LR"]
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= sys.float_info.max:
+    is_number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    # Nobody asks for 0, but a schedule may begin or end there, and then training has written it.
+    is_own = is_number and not rate and noted == repr(float(rate))
+    if not is_number or not (0 < rate <= sys.float_info.max or is_own):
         raise ConfigError(f"LR is {rate!r} in {path}; it must be a number above 0: {_EXAMPLE}")
     return float(rate)

@@ -14,6 +14,7 @@ from jimmy_manager.datasets import DictDataset
 from jimmy_manager.errors import CheckpointError
 from jimmy_manager.models import JimmyModel
 from jimmy_manager.state_files import load_state, save_state
+from jimmy_manager.training.jimmy_lr_scheduler import JimmyLRScheduler
 from jimmy_manager.training.jimmy_trainer import JimmyTrainer
 
 N_EPOCHS = 4
@@ -200,3 +201,40 @@ def test_steps_may_return_no_outputs_at_all():
     trainer = trainer_of(Bare, n_epochs=1)
     trainer.start()
     assert len(trainer.evaluate(data(), compute_avg=False)["Eval/Main"]) == 53
+
+
+# Learning rates
+
+
+def from_zero(optimizer):
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: min(1.0, epoch / 2))
+
+
+@pytest.mark.parametrize("scheduler", [from_zero, lambda optimizer: JimmyLRScheduler(optimizer, 1e-3, 0.0, 2)])
+def test_the_file_of_the_rate_works_where_a_warm_up_begins_at_zero(scheduler, tmp_path, caplog):
+    trainer = trainer_of(scheduler=scheduler, log_dir=tmp_path, early_stop_lr=1e-4)
+    file = tmp_path / "runtime_param_buffer.yaml"
+    rates = []
+    evaluate = trainer.eval_epoch
+
+    def look():
+        rates.append(float(file.read_text().split()[1]))
+        if len(rates) == 3:
+            file.write_text("LR: 0.5")
+        return evaluate()
+
+    trainer.eval_epoch = look
+    trainer.start()
+    assert caplog.messages == []
+    assert rates[:2] == pytest.approx([5e-4, 1e-3])
+    assert trainer.loop.epoch == N_EPOCHS
+    assert trainer.model.lr > 0.4
+
+
+def test_a_user_who_asks_for_a_rate_of_zero_is_told(tmp_path, caplog):
+    trainer = trainer_of(log_dir=tmp_path)
+    trainer.train_epoch()
+    (tmp_path / "runtime_param_buffer.yaml").write_text("LR: 0.0")
+    trainer.train_epoch()
+    assert "LR is 0.0" in caplog.text
+    assert trainer.model.lr == 1e-3
