@@ -208,6 +208,8 @@ class JimmyModel(nn.Module):
     def _optimize(self, optimizer: torch.optim.Optimizer) -> None:
         if self._pending:
             self._pending = 0
+        if self.skip_non_finite and all(each.grad is None for each in self.parameters()):
+            return  # peers would make zeros of them, and momentum would move the weights
         if self.peers is not None:
             self.peers.sum_gradients(self.parameters())
         if self.clip_grad > 0:

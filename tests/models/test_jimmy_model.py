@@ -328,3 +328,22 @@ def test_a_finite_loss_with_gradients_that_are_not_is_skipped_too():
     assert model.skipped_steps == 1
     model.trainStep(batch(2))
     assert torch.isfinite(weights(model)).all()
+
+
+def test_a_step_that_all_peers_skipped_moves_nothing_by_its_momentum():
+    class Peers:
+        weight = 0.5
+
+        def sum_gradients(self, parameters):
+            for each in parameters:
+                each.grad = torch.zeros_like(each) if each.grad is None else each.grad * 2
+
+        def any(self, flag):
+            return flag
+
+    model = made()
+    model.skip_non_finite, model.peers = True, Peers()
+    model.trainStep(batch())
+    before = weights(model)
+    model.backwardOptimize(model(batch()["data"]).sum() * float("inf"))
+    assert torch.equal(weights(model), before)
