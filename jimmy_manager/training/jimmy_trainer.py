@@ -29,6 +29,7 @@ from jimmy_manager.training.tensorboard_manager import TensorBoardManager
 from jimmy_manager.training.trainer_arguments import (
     check_choice,
     check_counts,
+    check_eval_set,
     check_rate,
     check_set,
     check_train_set,
@@ -60,7 +61,8 @@ class JimmyTrainer:
             ``'skip'`` the step, which waits for the device in each.
         save_interval: save ``last.pth`` every so many epochs, if not with each evaluation.
         save_steps: save it every so many steps as well; 0 for never.
-        scheduler_interval: ``'step'`` for schedulers that count batches, such as ``OneCycleLR``.
+        scheduler_interval: ``'step'`` for schedulers that count batches, such as ``OneCycleLR``; one that takes the
+            metric waits for the device in each step.
         stop: a flag to stop at the next step; signals set the trainer's own during `start`.
         distributed: train together with the other processes of a ``torchrun``, see `ProcessGroup`.
 
@@ -82,7 +84,7 @@ class JimmyTrainer:
         check_choice("scheduler_interval", scheduler_interval, ("epoch", "step"))
         check_train_set(train_set)
         if eval_set is not None:
-            check_set("eval_set", eval_set)
+            check_eval_set(eval_set)
         self._optimizer = checked_optimizer(model)
         self.train_set, self.eval_set, self.model = train_set, eval_set, model
         self.lr_scheduler = adapt_scheduler(lr_scheduler, self._optimizer)
@@ -111,8 +113,8 @@ class JimmyTrainer:
         model.skip_non_finite = on_nan == "skip"
         model.peers = self.group
         if self.group is not None:
-            self.group.align(model, train_set)
-        self.loop = LoopState(train_set.n_batches, order=train_set.state_dict())
+            self.group.align(model, train_set, eval_set)
+        self.loop = LoopState(train_set, eval_set)
 
     def start(self) -> None:
         """Train to the end; a stop signal saves at the next step and raises ``Stopped``, and `resume` goes on there."""
@@ -138,7 +140,7 @@ class JimmyTrainer:
             if meter.is_due:
                 self._read_losses()
             if self.scheduler_interval == "step":
-                self.lr_scheduler.update(self.averages.moving()[meter.main])
+                self._update_rate()
             if self.save_steps and loop.step % self.save_steps == 0 and not self.model.is_accumulating:
                 self.save()
             if self._is_stopping and loop.batch < self.train_set.n_batches and not self.model.is_accumulating:
@@ -223,9 +225,8 @@ class JimmyTrainer:
         random_state.restore(random, "")
 
     def restore_order(self) -> None:
-        """Give the training set the order that `loop` tells of; for who loads the `parts` one by one."""
-        if self.loop.order is not None:
-            self.train_set.load_state_dict(self.loop.order)
+        """Give the sets the orders that `loop` tells of; for who loads the `parts` one by one."""
+        self.loop.restore_orders()
 
     def save(self) -> None:
         """Save ``last.pth``, where there is a ``save_dir``."""
@@ -301,14 +302,18 @@ class JimmyTrainer:
         self._read_losses()
         loop.batch = 0
         loop.epoch += 1
-        loop.order = self.train_set.state_dict()
         if self.scheduler_interval == "epoch":
-            self.lr_scheduler.update(self.averages.moving()[self.meter.main])
+            self._update_rate()
         loop.top_rate = max(loop.top_rate, self.model.lr)
         # A rate that has never been above it is still warming up.
         loop.has_ended = self.model.lr < self.early_stop_lr <= loop.top_rate
         if self.rate:
             self.rate.write(self._optimizer)
+
+    def _update_rate(self) -> None:
+        if len(self.meter) and getattr(self.lr_scheduler, "takes_metric", True):
+            self._read_losses()  # or the metric, and so the rate, would depend on how fast the machine is
+        self.lr_scheduler.update(self.averages.moving()[self.meter.main])
 
     def _read_losses(self) -> None:
         rows = self.meter.read()

@@ -119,12 +119,14 @@ class ProcessGroup:
 
     # States
 
-    def align(self, model: JimmyModel, train_set: Any) -> None:
-        """Give every process the weights, the averages and the order of the samples that the first one has."""
+    def align(self, model: JimmyModel, *sets: Any) -> None:
+        """Give every process the weights, the averages and the orders of the samples that the first one has."""
         self.spread([*model.parameters(), *model.buffers()])
         if model.ema is not None:
             model.ema.restart()
-        train_set.load_state_dict(self.first_of(train_set.state_dict()))
+        for each in sets:
+            if each is not None:
+                each.load_state_dict(self.first_of(each.state_dict()))
 
     def first_of(self, value: Any) -> Any:
         """Return what the first process has here."""

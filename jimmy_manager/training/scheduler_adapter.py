@@ -52,6 +52,8 @@ def adapt_scheduler(scheduler: Any, optimizer: Optimizer | None = None) -> Any:
 class ConstantRate:
     """The scheduler where there is none: the rates of ``optimizer`` stay what they are."""
 
+    takes_metric = False
+
     def __init__(self, optimizer: Optimizer | None = None) -> None:
         self.optimizer = optimizer
 
@@ -86,6 +88,11 @@ class SchedulerAdapter:
     def optimizer(self) -> Optimizer:
         """The optimizer whose rates are scheduled."""
         return self.scheduler.optimizer
+
+    @property
+    def takes_metric(self) -> bool:
+        """Whether the metric is of any use to the scheduler."""
+        return self._call.takes_metric or self._call.keyword is not None
 
     def update(self, metric: float | Tensor) -> None:
         """Take one step."""

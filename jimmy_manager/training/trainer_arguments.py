@@ -43,6 +43,15 @@ def check_set(name: str, dataset: Any) -> None:
     len(dataset)  # says what is wrong with n_samples
 
 
+def check_eval_set(dataset: Any) -> None:
+    """A dataset with something to judge."""
+    check_set("eval_set", dataset)
+    if not dataset.n_batches:
+        raise DatasetError(
+            f"eval_set has no batches, of {len(dataset)} samples; give it more, or drop_last=False, or eval_set=None"
+        )
+
+
 def check_train_set(dataset: Any) -> None:
     """A dataset with something to train on."""
     check_set("train_set", dataset)

@@ -4,6 +4,7 @@ import os
 import random
 import resource
 import signal
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from jimmy_manager import random_state
 from jimmy_manager.datasets import DictDataset
-from jimmy_manager.errors import CheckpointError
+from jimmy_manager.errors import CheckpointError, DatasetError, Stopped
 from jimmy_manager.models import JimmyModel
 from jimmy_manager.state_files import load_state, save_state
 from jimmy_manager.training.jimmy_lr_scheduler import JimmyLRScheduler
@@ -35,11 +36,12 @@ def data(count: int = 53, batch_size: int = 8, shuffle: bool = True, drop_last: 
     return DictDataset({"data": x, "target": (x[:, 0] > 0).long()}, batch_size, drop_last, shuffle)
 
 
-def trainer_of(model_type=Net, train=data, evaluate=lambda: data(30, 8, False), scheduler=None, model=None, **options):
+def trainer_of(model_type=Net, train=data, evaluate=lambda: data(30, 8, False), scheduler=None, model=None,
+               trainer_type=JimmyTrainer, **options):
     random_state.seed(11)
     built = model_type(**(model or {}))
     built.initialize()
-    return JimmyTrainer(
+    return trainer_type(
         train(), evaluate and evaluate(), built, scheduler and scheduler(built.optimizer),
         **{"n_epochs": N_EPOCHS, "moving_avg": 5, "show_progress": False, **options},
     )  # fmt: skip
@@ -238,3 +240,106 @@ def test_a_user_who_asks_for_a_rate_of_zero_is_told(tmp_path, caplog):
     trainer.train_epoch()
     assert "LR is 0.0" in caplog.text
     assert trainer.model.lr == 1e-3
+
+
+def test_an_evaluation_set_without_batches_is_refused_before_anything_is_trained():
+    with pytest.raises(DatasetError, match="eval_set has no batches, of 3 samples"):
+        trainer_of(evaluate=lambda: data(3, drop_last=True))
+
+
+# Resuming: whatever a program keeps
+
+
+class StopAt:
+    """A stop flag that is raised once so many steps are done."""
+
+    reason = "SIGTEST"
+
+    def __init__(self, step: int):
+        self.step, self.trainer = step, None
+
+    def __bool__(self) -> bool:
+        return self.trainer.loop.step >= self.step
+
+    def installed(self):
+        return nullcontext()
+
+
+def stopped(step: int, folder, **of) -> None:
+    flag = StopAt(step)
+    flag.trainer = trainer = trainer_of(save_dir=folder, stop=flag, **of)
+    with pytest.raises(Stopped):
+        trainer.start()
+
+
+def resumed(folder, **of) -> JimmyTrainer:
+    trainer = trainer_of(save_dir=folder, **of)
+    random_state.seed(12345)  # whatever the new process has drawn
+    trainer.resume()
+    return trainer
+
+
+def goes_on_exactly(folder, steps=(3, 10, 14), **of) -> None:
+    """Check that all ends as it would have, whether training is stopped within an epoch, at its end, or never."""
+    whole = trainer_of(**of)
+    whole.start()
+    expected = pinned(whole.state_dict())
+    for step in steps:
+        stopped(step, folder / str(step), **of)
+        trainer = resumed(folder / str(step), **of)
+        trainer.start()
+        found = pinned(trainer.state_dict())
+        assert [name for name in expected if repr(found[name]) != repr(expected[name])] == [], step
+
+
+class NoisyJudge(Net):
+    def evalStep(self, data_dict: dict) -> tuple:
+        x = data_dict["data"]
+        return self._plain_step({**data_dict, "data": x + torch.randn_like(x)})
+
+
+def test_a_shuffled_evaluation_set_with_random_steps_resumes(tmp_path):
+    goes_on_exactly(tmp_path, model_type=NoisyJudge, evaluate=lambda: data(37))
+
+
+def test_one_shuffled_set_to_train_and_to_evaluate_on_resumes(tmp_path):
+    class Same(JimmyTrainer):
+        def __init__(self, train_set, eval_set, *args, **kwargs):
+            super().__init__(train_set, train_set, *args, **kwargs)
+
+    goes_on_exactly(tmp_path, trainer_type=Same)
+
+
+def plateau(optimizer):
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.7, patience=1)
+
+
+def test_a_scheduler_that_takes_the_metric_at_each_step_resumes(tmp_path):
+    goes_on_exactly(tmp_path, scheduler=plateau, scheduler_interval="step")
+
+
+def test_its_rates_do_not_depend_on_how_fast_the_machine_is():
+    fast, slow = (trainer_of(scheduler=plateau, scheduler_interval="step") for _ in range(2))
+    slow.meter.read_every_s = -1.0
+    rates = []
+    for trainer in (fast, slow):
+        random_state.seed(1)
+        trainer.start()
+        rates.append(trainer.model.lr)
+    assert rates[0] == rates[1] < 1e-3
+
+
+@pytest.mark.parametrize(("count", "size"), [(54, 8), (53, 9), (106, 16)])
+def test_the_middle_of_a_pass_over_other_data_is_refused(count, size, tmp_path):
+    stopped(10, tmp_path)
+    with pytest.raises(CheckpointError, match=r"saved after batch 3 of a pass of (7 batches|53 samples), but"):
+        resumed(tmp_path, train=lambda: data(count, size))
+
+
+def test_between_passes_data_may_change_but_not_without_a_word(tmp_path, caplog):
+    stopped(14, tmp_path)
+    assert caplog.messages == []
+    trainer = resumed(tmp_path, train=lambda: data(106, 16))
+    assert "a pass has 106 samples, not 53" in caplog.text
+    trainer.start()
+    assert trainer.loop.step == 14 + 2 * 7
