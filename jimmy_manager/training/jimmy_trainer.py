@@ -283,6 +283,8 @@ class JimmyTrainer:
         if self.loop.batch:
             return
         self.averages.restart()
+        # Whoever gives a trainer other sets does it between two epochs.
+        self.loop.train_set, self.loop.eval_set = self.train_set, self.eval_set
         self.loop.order = self.train_set.state_dict()
         edited = self.rate.read(self._optimizer, self.lr_scheduler) if self.rate else None
         if self.group is not None:

@@ -51,13 +51,7 @@ class LossMeter:
         """Keep the losses of ``step``, each a number, a 0-d tensor, or (B,) of which the mean counts."""
         try:
             losses, _ = step
-            # Detached, or every loss that nobody differentiated would keep its whole graph until it is read.
-            self._steps.append(
-                [
-                    value.detach() if isinstance(value := losses[name], Tensor) and value.requires_grad else value
-                    for name in self.names
-                ]
-            )
+            self._steps.append([_kept(losses[name]) for name in self.names])
         except (TypeError, ValueError, KeyError, IndexError):
             self._refuse(step)
         if len(losses) != len(self.names) and not self._has_warned:
@@ -86,19 +80,22 @@ class LossMeter:
         return [list(row) for row in zip(*lists, strict=True)]
 
     def _column(self, name: str, values: list[Any]) -> Tensor | list[float]:
-        device = next((value.device for value in values if isinstance(value, Tensor)), None)
+        tensors = [value for value in values if isinstance(value, Tensor)]
         try:
-            if device is None:
-                return [float(value) for value in values]
-            tensors = [
-                value if isinstance(value, Tensor) else torch.tensor(float(value), device=device) for value in values
-            ]
+            numbers = [float(value) for value in values if not isinstance(value, Tensor)]
         except (TypeError, ValueError):
             wrong = next(value for value in values if not isinstance(value, int | float | Tensor))
             raise HookError(
                 f"{self._owner} returned {name!r} of type {type(wrong).__name__}; a loss is a number or a tensor"
             ) from None
-        return torch.stack([each if each.is_floating_point() and not each.ndim else _mean(each) for each in tensors])
+        if not tensors:
+            return numbers
+        column = torch.stack([each if each.is_floating_point() and not each.ndim else _mean(each) for each in tensors])
+        if not numbers:
+            return column
+        # Not numbers as tensors, which would be rounded: how many steps are read at once may change nothing.
+        of_tensors, others = iter(column.tolist()), iter(numbers)
+        return [next(of_tensors) if isinstance(value, Tensor) else next(others) for value in values]
 
     def _refuse(self, step: Any) -> NoReturn:
         if not (isinstance(step, tuple) and len(step) == 2 and isinstance(step[0], Mapping)):
@@ -170,6 +167,16 @@ class Averages:
         for name, window in zip(self._names, self._windows, strict=True):
             window.load_state_dict(state["windows"][name])
         self._sums, self.samples = list(state["sums"]), state["samples"]
+
+
+def _kept(value: Any) -> Any:
+    """Return a loss as it is now, without its graph: a step may change in place what it returned before."""
+    if not isinstance(value, Tensor):
+        return value
+    is_weight = value.requires_grad and value.is_leaf
+    kept = value.detach() if value.requires_grad else value
+    # A running mean, a learned temperature. What no operation has changed since it was made is taken as it is.
+    return kept.clone() if is_weight or kept.is_inference() or kept._version else kept
 
 
 def _mean(value: Tensor) -> Tensor:

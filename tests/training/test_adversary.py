@@ -343,3 +343,49 @@ def test_between_passes_data_may_change_but_not_without_a_word(tmp_path, caplog)
     assert "a pass has 106 samples, not 53" in caplog.text
     trainer.start()
     assert trainer.loop.step == 14 + 2 * 7
+
+
+# Losses
+
+
+class Odd(Net):
+    """Returns what it goes on to change, and numbers among tensors."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.train_loss_names = ["Train/Main", "Train/Running", "Train/Temperature", "Train/Now and then"]
+        self.running = torch.zeros(())
+        self.temperature = nn.Parameter(torch.ones(()))
+        self.told: list[list[float]] = []
+
+    def trainStep(self, data_dict: dict) -> tuple:
+        loss = self.criterion(self(data_dict["data"]) * self.temperature, data_dict["target"])
+        self.backwardOptimize(loss)
+        self.running.mul_(0.9).add_(loss.detach(), alpha=0.1)
+        other = 0.1 if len(self.told) % 3 else loss.detach() * 2
+        losses = dict(zip(self.train_loss_names, (loss, self.running, self.temperature, other), strict=True))
+        self.told.append([each.item() if isinstance(each, Tensor) else each for each in losses.values()])
+        return losses, {}
+
+
+@pytest.mark.parametrize("every_s", [-1.0, 1e9])
+def test_losses_are_those_of_their_step_however_late_they_are_read(every_s):
+    trainer = trainer_of(Odd, moving_avg=100)
+    trainer.meter.read_every_s = every_s
+    trainer.start()
+    kept = [window.toList() for window in trainer.averages._windows]
+    assert [list(row) for row in zip(*kept, strict=True)] == trainer.model.told
+    assert len(trainer.model.told) == N_EPOCHS * N_BATCHES
+
+
+def test_evaluation_steps_in_inference_mode_may_return_a_running_mean():
+    class Inferring(Net):
+        @torch.inference_mode()
+        def evalStep(self, data_dict: dict) -> tuple:
+            losses, _ = self._plain_step(data_dict)
+            count = losses["Eval/Main"] * 0 + 1.0
+            self.seen = count if not hasattr(self, "seen") else self.seen.add_(1.0)
+            return {"Eval/Main": self.seen}, {}
+
+    trainer = trainer_of(Inferring, evaluate=None)
+    assert trainer.evaluate(data(30, 10, False)) == {"Eval/Main": 2.0}
