@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from jimmy_manager import random_state
@@ -15,6 +16,9 @@ from jimmy_manager.training.process_group import ProcessGroup
 FORMAT = 1
 # The file of the rate is where the log is, and with the first of several processes only.
 _OPTIONAL = ("rate",)
+# Arguments of optimizers that choose among ways to the same numbers, and what schedulers add to theirs.
+_OF_EXECUTION = ("foreach", "fused", "capturable", "differentiable")
+_OF_SCHEDULERS = ("initial_lr", "max_lr", "min_lr", "swa_lr", "max_momentum", "base_momentum", "param_names")
 
 
 def collect(parts: Mapping[str, Any], group: ProcessGroup | None = None) -> dict[str, Any]:
@@ -43,6 +47,8 @@ def restore(parts: Mapping[str, Any], state: Mapping[str, Any], group: ProcessGr
         try:
             _check_kind(part, state[name])
             part.load_state_dict(state[name])
+            if isinstance(part, Optimizer):
+                _keep_precision(part, state[name])
         except CheckpointError:
             raise
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -74,9 +80,36 @@ def _check_complete(state: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
 
 
 def _check_kind(part: Any, saved: Mapping[str, Any]) -> None:
-    """Raise ValueError for what would be loaded without a word: another optimizer's state, or a scheduler's by none."""
+    """Raise ValueError for what would be loaded without a word, and be another training."""
     if isinstance(part, Optimizer):
-        if missing := [name for name in part.defaults if name not in saved["param_groups"][0]]:
-            raise ValueError(f"it has no {missing[0]!r}, which {type(part).__name__} needs")
+        _check_optimizer(part, saved["param_groups"][0])
+    elif isinstance(part, nn.Module):
+        for name, own in part.state_dict().items():
+            kind = getattr(saved.get(name), "dtype", None)
+            if isinstance(own, Tensor) and kind not in (None, own.dtype):
+                raise ValueError(f"{name} is of {kind}, here it is of {own.dtype}")
     elif saved and not part.state_dict():
         raise ValueError("this training has none")
+
+
+def _check_optimizer(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
+    """Tell another optimizer by its arguments; the numbers among them are taken from the checkpoint."""
+    kind, group = type(optimizer).__name__, optimizer.param_groups[0]
+    for name in optimizer.defaults:
+        if name not in saved:
+            raise ValueError(f"it has no {name!r}, which {kind} needs")
+        if isinstance(group[name], bool) and name not in _OF_EXECUTION and saved[name] is not group[name]:
+            raise ValueError(f"it has {name}={saved[name]!r}, this {kind} {name}={group[name]!r}")
+    if others := [name for name in saved if name not in (*group, *_OF_SCHEDULERS)]:
+        raise ValueError(f"it has {others[0]!r}, which {kind} does not know")
+
+
+def _keep_precision(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
+    """Put back what torch rounds as it loads: it gives each state the type of its weight, also a float32 copy."""
+    numbers = [number for group in saved["param_groups"] for number in group["params"]]
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for number, weight in zip(numbers, weights, strict=True):
+        for name, value in saved["state"].get(number, {}).items():
+            loaded = optimizer.state[weight].get(name)
+            if isinstance(loaded, Tensor) and isinstance(value, Tensor) and loaded.dtype != value.dtype:
+                optimizer.state[weight][name] = value.to(loaded.device, copy=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from jimmy_manager import random_state
-from jimmy_manager.datasets import DictDataset
+from jimmy_manager.datasets import DictDataset, MultiThreadLoader
 from jimmy_manager.errors import CheckpointError, DatasetError, Stopped
 from jimmy_manager.models import JimmyModel
 from jimmy_manager.state_files import load_state, save_state
@@ -389,3 +389,112 @@ def test_evaluation_steps_in_inference_mode_may_return_a_running_mean():
 
     trainer = trainer_of(Inferring, evaluate=None)
     assert trainer.evaluate(data(30, 10, False)) == {"Eval/Main": 2.0}
+
+
+# Resuming with another optimizer, or weights of other types
+
+
+class Masters(torch.optim.SGD):
+    """Keeps each weight a second time, in float32, as training in bfloat16 often does."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    master = self.state[weight].setdefault("master", weight.float())
+                    weight.copy_(master.sub_(weight.grad.float(), alpha=group["lr"]))
+
+
+class Bfloat16(Net):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.net.bfloat16()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.bfloat16()).float()
+
+
+def test_weights_kept_in_another_precision_by_the_optimizer_resume(tmp_path):
+    goes_on_exactly(tmp_path, model_type=Bfloat16, model={"optimizer_cls": Masters, "optimizer_args": {"lr": 0.01}})
+
+
+def test_a_state_of_weights_of_another_type_is_refused(tmp_path):
+    class Double(Net):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.double()
+
+    stopped(10, tmp_path)
+    with pytest.raises(CheckpointError, match=r"net\.0\.weight is of torch\.float32, here it is of torch\.float64"):
+        resumed(tmp_path, model_type=Double)
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "complaint"),
+    [
+        ("Adam", "AdamW", "decoupled_weight_decay=False, this AdamW decoupled_weight_decay=True"),
+        ("Adam", "RAdam", "'amsgrad', which RAdam does not know"),
+        ("Adam", "Adamax", "'amsgrad', which Adamax does not know"),
+        ("Adam", "NAdam", "no 'momentum_decay', which NAdam needs"),
+        ("SGD", "Adam", "no 'betas', which Adam needs"),
+    ],
+)
+def test_a_state_of_another_optimizer_is_refused(then, now, complaint, tmp_path):
+    stopped(10, tmp_path, model={"optimizer_cls": getattr(torch.optim, then)})
+    with pytest.raises(CheckpointError, match=complaint):
+        resumed(tmp_path, model={"optimizer_cls": getattr(torch.optim, now)})
+
+
+class Mixed(Net):
+    """Weights of several types, frozen, tied and unused ones, and a buffer of integers that counts."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.real = nn.Parameter(torch.ones(3, dtype=torch.float64))
+        self.complex = nn.Parameter(torch.ones(3, dtype=torch.complex64))
+        self.tied = self.net[3].weight
+        self.unused = nn.Parameter(torch.ones(2))
+        self.net[0].bias.requires_grad = False
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.count += 1
+        extra = (self.complex * self.complex.conj()).real.mean() * self.tied.sum()
+        return self.net(x) * self.real.mean().float() + extra
+
+
+class Lazy(Net):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.net = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyBatchNorm1d(), nn.LazyLinear(2))
+
+
+def grouped(weights):
+    """An optimizer that makes its own groups of what it is given."""
+    weights = list(weights)
+    groups = [{"params": weights[:2], "lr": 0.1}, {"params": weights[2:], "weight_decay": 0.1}]
+    return torch.optim.AdamW(groups, lr=0.01)
+
+
+def in_sequence(optimizer):
+    schedulers = torch.optim.lr_scheduler
+    return schedulers.SequentialLR(
+        optimizer, [schedulers.LinearLR(optimizer), schedulers.CosineAnnealingLR(optimizer, 3)], [2]
+    )
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        {"model_type": Mixed, "model": {"ema_decay": 0.9, "clip_grad": 1.0}},
+        {"model_type": Lazy},
+        {"model": {"optimizer_cls": grouped}, "scheduler": in_sequence},
+        {"train": lambda: MultiThreadLoader(data())},
+        {"evaluate": None, "eval_interval": 9},
+    ],
+    ids=["mixed", "lazy", "groups", "threads", "no evaluation"],
+)
+def test_odd_programs_resume(of, tmp_path):
+    goes_on_exactly(tmp_path, steps=(10,), **of)
