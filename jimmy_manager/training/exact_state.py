@@ -14,8 +14,8 @@ from jimmy_manager.state_files import leaves
 from jimmy_manager.training.process_group import ProcessGroup
 
 FORMAT = 1
-# The file of the rate is where the log is, and with the first of several processes only.
-_OPTIONAL = ("rate",)
+# The file of the rate is where the log is, and with the first of several processes only. The origin is for who builds.
+_OPTIONAL = ("rate", "origin")
 # Arguments of optimizers that choose among ways to the same numbers, and what schedulers add to theirs.
 _OF_EXECUTION = ("foreach", "fused", "capturable", "differentiable")
 _OF_SCHEDULERS = ("initial_lr", "max_lr", "min_lr", "swa_lr", "max_momentum", "base_momentum", "param_names")

@@ -7,11 +7,13 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.parameter import UninitializedParameter
 
 from jimmy_manager import random_state
 from jimmy_manager.devices import DEVICE
@@ -30,7 +32,7 @@ from jimmy_manager.training.experiment_sets import (
 )
 from jimmy_manager.training.jimmy_trainer import JimmyTrainer
 from jimmy_manager.training.process_group import ProcessGroup
-from jimmy_manager.training.run_directory import agreed, discard_empty, make_directory, make_unused
+from jimmy_manager.training.run_directory import agreed, discard_empty, held, make_directory, make_unused
 from jimmy_manager.training.trainer_arguments import check_set
 from jimmy_manager.training.trainer_settings import trainer_settings
 
@@ -94,14 +96,13 @@ class JimmyExperiment:
 
         ``checkpoint`` is a ``last.pth``, with which its run goes on, bit by bit and in its own directory; or a file of
         weights, such as ``best.pth``, from which a new run begins, see ``load_report``. Raises ConfigError where the
-        directory of a new run holds one already, and ``Stopped`` after a stop signal.
+        directory of a new run holds one already, or another process trains in it, and ``Stopped`` after a stop signal.
         """
         settings = self._checked()
         state = None if checkpoint is None else load_state(checkpoint)
         resumed = Path(checkpoint) if checkpoint is not None and {"loop", "model"} <= set(state or ()) else None
         group = ProcessGroup.current() if settings.get("distributed") else None
-        if (seed := self.constants.get("seed")) is not None:
-            random_state.seed(seed)
+        origin = self._seeded(None if resumed is None else (state or {}).get("origin"))
         train_set, eval_set = build_train_and_eval(self.dataset_cfg, self.train_set_cfg, self.eval_set_cfg)
         model = self._build_model(checkpoint if resumed is None else None)
         scheduler = self._build_scheduler(model)
@@ -112,6 +113,7 @@ class JimmyExperiment:
             trainer = self.trainer_type(
                 train_set=train_set, eval_set=eval_set, model=model, lr_scheduler=scheduler, **settings
             )
+            trainer.origin = origin
             if resumed is not None:
                 trainer.load_state_dict(state)
                 if trainer.is_finished:
@@ -120,9 +122,11 @@ class JimmyExperiment:
         except BaseException:
             discard_empty(directory)
             raise
-        if group is None or group.is_first:
-            self._describe(directory, settings, model, checkpoint)
-        trainer.start()
+        with ExitStack() as until_end:
+            agreed(group, lambda: until_end.enter_context(held(directory, is_new=resumed is None)))
+            if group is None or group.is_first:
+                self._describe(directory, settings, model, checkpoint)
+            trainer.start()
         return trainer
 
     def test(self, model: JimmyModel, test_set: Any = None) -> DataFrame:
@@ -161,6 +165,22 @@ class JimmyExperiment:
         if seed is not None and type(seed) is not int:
             raise ConfigError(f"constants['seed'] is {seed!r}; it must be an integer, or None for no seeding")
         return trainer_settings(self.trainer_type, constants)
+
+    def _seeded(self, origin: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Seed, or draw again from where the run that goes on had its numbers; return that, for who resumes this run.
+
+        Or a set that is drawn or split at random as it is built would be another one, with samples to evaluate on that
+        have been trained on.
+        """
+        seed = self.constants.get("seed")
+        if seed is not None:
+            if origin is not None and seed != origin["seed"]:
+                then = origin["seed"]
+                log.warning("the run began with seed %s, not %s: data that are drawn at random differ", then, seed)
+            random_state.seed(seed)
+        elif origin is not None:
+            random_state.restore(origin["random"], "")
+        return {"seed": seed, "random": random_state.take()}
 
     def _build_model(self, weights: str | os.PathLike[str] | None) -> JimmyModel:
         config: Any = self.model_cfg
@@ -201,6 +221,7 @@ class JimmyExperiment:
         comments = directory / "comments.txt"
         with comments.open("a", encoding="utf-8") as file:
             file.write(("\n" if file.tell() else "") + "\n".join(lines))
-        count = sum(each.numel() for each in model.parameters())
-        text = f"{model}\n\n{count:,} parameters\n"
+        known = [each for each in model.parameters() if not isinstance(each, UninitializedParameter)]
+        lazy = ", and those of lazy modules" if len(known) < len(list(model.parameters())) else ""
+        text = f"{model}\n\n{sum(each.numel() for each in known):,} parameters{lazy}\n"
         (directory / "model_arch.txt").write_text(text, encoding="utf-8")

@@ -102,6 +102,8 @@ class JimmyTrainer:
             meter_of(model)  # says what is wrong with eval_loss_names
         self.averages = Averages(self.meter.names, self.meter.main, moving_avg)
         self.eval_losses: dict[str, float] = {}
+        self.origin: Mapping[str, Any] | None = None
+        """What whoever built all this had the random numbers from, for building it alike when it is resumed."""
         self._has_agreed_to_stop = False
         self._told_skips = 0
         self.is_first = self.group is None or self.group.is_first
@@ -212,7 +214,8 @@ class JimmyTrainer:
         """Return all that an exact continuation needs: the state of each of `parts`, and the random states."""
         if len(self.meter):
             self._read_losses()
-        return exact_state.collect(self.parts, self.group)
+        origin = {} if self.origin is None else {"origin": self.origin}
+        return exact_state.collect(self.parts, self.group) | origin
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on exactly where `state_dict` was taken.
@@ -221,6 +224,7 @@ class JimmyTrainer:
         trainer that refused a state, make a new one.
         """
         random = exact_state.restore(self.parts, state, self.group)
+        self.origin = state.get("origin", self.origin)
         self.restore_order()
         random_state.restore(random, "")
 

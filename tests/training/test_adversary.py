@@ -6,15 +6,17 @@ import resource
 import signal
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from jimmy_manager import random_state
-from jimmy_manager.datasets import DictDataset, MultiThreadLoader
-from jimmy_manager.errors import CheckpointError, DatasetError, Stopped
+from jimmy_manager.datasets import DictDataset, JimmyDataset, MultiThreadLoader
+from jimmy_manager.errors import CheckpointError, ConfigError, DatasetError, Stopped
 from jimmy_manager.models import JimmyModel
 from jimmy_manager.state_files import load_state, save_state
+from jimmy_manager.training import DynamicConfig, JimmyExperiment
 from jimmy_manager.training.jimmy_lr_scheduler import JimmyLRScheduler
 from jimmy_manager.training.jimmy_trainer import JimmyTrainer
 
@@ -498,3 +500,75 @@ def in_sequence(optimizer):
 )
 def test_odd_programs_resume(of, tmp_path):
     goes_on_exactly(tmp_path, steps=(10,), **of)
+
+
+# Experiments
+
+
+class Drawn(JimmyDataset):
+    """Draws its data as it is built, as a random split does."""
+
+    def __init__(self, set_name: str, batch_size: int, drop_last: bool = False, shuffle: bool = False):
+        super().__init__(set_name, batch_size, drop_last, shuffle)
+        self.x = torch.randn(20, 6) * random.random() + float(np.random.rand())
+        self.n_samples = len(self.x)
+
+    def __getitem__(self, idx: int) -> dict:
+        x = self.x[self._indices[idx * self.batch_size : (idx + 1) * self.batch_size]]
+        return {"data": x, "target": (x[:, 0] > 0).long()}
+
+
+def experiment_of(model_type=Net, dir_name: str | None = "one", **constants) -> JimmyExperiment:
+    experiment = JimmyExperiment("odd", dir_name=dir_name)
+    experiment.dataset_cfg = DynamicConfig(Drawn, batch_size=8, shuffle=True)
+    experiment.model_cfg = DynamicConfig(model_type)
+    experiment.constants = {"n_epochs": 1, "show_progress": False, **constants}
+    return experiment
+
+
+def test_a_resumed_experiment_has_the_data_it_began_with_though_nothing_was_seeded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = experiment_of().start()
+    random_state.seed(12345)  # whatever the new process has drawn
+    again = experiment_of(n_epochs=2).start(first.save_dir / "last.pth")
+    third = experiment_of(n_epochs=3).start(first.save_dir / "last.pth")
+    for trainer in (again, third):
+        assert torch.equal(trainer.train_set.x, first.train_set.x)
+        assert torch.equal(trainer.eval_set.x, first.eval_set.x)
+    assert not torch.equal(experiment_of(dir_name="two").start().train_set.x, first.train_set.x)
+
+
+def test_an_experiment_that_is_resumed_with_another_seed_is_told(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    last = experiment_of(seed=1).start().save_dir / "last.pth"
+    experiment_of(seed=1, n_epochs=2).start(last)
+    assert caplog.messages == []
+    experiment_of(seed=2, n_epochs=3).start(last)
+    assert "began with seed 1, not 2" in caplog.text
+
+
+def test_an_experiment_with_lazy_modules_is_described(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = experiment_of(Lazy).start().save_dir
+    assert "\n0 parameters, and those of lazy modules\n" in (folder / "model_arch.txt").read_text()
+
+
+def test_two_processes_do_not_train_in_one_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("jimmy_manager.training.run_directory._PATIENCE_S", 0.3)
+
+    class Forking(Net):
+        """Starts, from its first step, the same experiment once more."""
+
+        def trainStep(self, data_dict: dict) -> tuple:
+            comments = tmp_path / "Runs/Drawn/Forking/one/comments.txt"
+            before = comments.read_bytes()
+            with pytest.raises(ConfigError, match=r"another process trains in Runs/Drawn/Forking/one"):
+                experiment_of(Forking).start()
+            assert comments.read_bytes() == before
+            return super().trainStep(data_dict)
+
+    assert experiment_of(Forking).start().loop.step == 3
+    with pytest.raises(ConfigError, match="holds a run"):
+        experiment_of(Forking).start()
+    assert experiment_of(Net).start().loop.step == 3
