@@ -16,6 +16,12 @@ from jimmy_manager.models.load_report import LoadReport, load_matching
 from jimmy_manager.models.weight_average import WeightAverage
 from jimmy_manager.state_files import load_state, save_state
 
+_WRITTEN_OVER = {
+    "optimizer": "give optimizer_cls and optimizer_args to super().__init__(), or define an initialize() of your own",
+    "scaler": "choose another name",
+    "ema": "choose another name",
+}
+
 Losses = Mapping[str, Tensor | float]
 Step = tuple[Losses, dict[str, Any]]
 
@@ -76,9 +82,11 @@ class JimmyModel(nn.Module):
         self.peers: Peers | None = None
         self._pending = 0
         self._in_eval_step = False
+        self._is_initialized = False
 
     def initialize(self) -> None:
         """Make the optimizer, and compile the model if asked to; call it once the model is on its device."""
+        self._check_names()
         device = next((each.device for each in self.parameters()), None)
         if device is None:
             raise HookError(f"{type(self).__name__} has no parameters to train; define its layers in __init__")
@@ -190,6 +198,16 @@ class JimmyModel(nn.Module):
     def getCompCost(self, *inputs: Any, **kwargs: Any) -> Cost:
         """Count the parameters, and the floating-point operations of ``self(*inputs, **kwargs)``."""
         return computation_cost(self, *inputs, **kwargs)
+
+    def _check_names(self) -> None:
+        """Refuse what a constructor has put under names that `initialize` writes over."""
+        for name, advice in _WRITTEN_OVER.items():
+            if getattr(self, name) is not None and not self._is_initialized:
+                raise HookError(
+                    f"self.{name} of {type(self).__name__}, of type {type(getattr(self, name)).__name__}, would be "
+                    f"written over by initialize(); {advice}"
+                )
+        self._is_initialized = True
 
     def _judge(self, data_dict: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         data = data_dict["data"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from jimmy_manager.errors import CheckpointError
+
+# Not kept by the average: a closure, with which no model could be pickled.
+_blend_of = functools.cache(get_ema_multi_avg_fn)
 
 
 class WeightAverage:
@@ -24,12 +28,12 @@ class WeightAverage:
         self._names = [name for name, _ in named]
         self._weights = [each for _, each in named]
         self._averages = [each.detach().clone() for each in self._weights]
-        self._blend = get_ema_multi_avg_fn(decay)
+        self._decay = decay
 
     @torch.no_grad()
     def update(self) -> None:
         """Blend the present weights in; called after each step of the optimizer."""
-        self._blend(self._averages, self._weights, 0)
+        _blend_of(self._decay)(self._averages, self._weights, 0)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

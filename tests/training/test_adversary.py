@@ -1,6 +1,8 @@
 """Odd but legal programs, and hostile surroundings: nothing is lost, wrong, or different after a resume unnoticed."""
 
+import copy
 import os
+import pickle
 import random
 import resource
 import signal
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from jimmy_manager import random_state
 from jimmy_manager.datasets import DictDataset, JimmyDataset, MultiThreadLoader
-from jimmy_manager.errors import CheckpointError, ConfigError, DatasetError, Stopped
+from jimmy_manager.errors import CheckpointError, ConfigError, DatasetError, HookError, Stopped
 from jimmy_manager.models import JimmyModel
 from jimmy_manager.state_files import load_state, save_state
 from jimmy_manager.training import DynamicConfig, JimmyExperiment
@@ -572,3 +574,43 @@ def test_two_processes_do_not_train_in_one_directory(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="holds a run"):
         experiment_of(Forking).start()
     assert experiment_of(Net).start().loop.step == 3
+
+
+# Models
+
+
+@pytest.mark.parametrize("arguments", [{}, {"ema_decay": 0.9}, {"accumulate": 2}])
+def test_a_trained_model_can_be_pickled_and_copied_with_all_that_trains_it(arguments):
+    trainer = trainer_of(model=arguments, n_epochs=1)
+    trainer.start()
+    for model in (pickle.loads(pickle.dumps(trainer.model)), copy.deepcopy(trainer.model)):
+        before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+        assert pinned(dict(model.state_dict())) == pinned(before)
+        JimmyTrainer(data(), data(), model, n_epochs=1, show_progress=False).start()
+        assert pinned(dict(model.state_dict())) != pinned(before) == pinned(dict(trainer.model.state_dict()))
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "advice"),
+    [
+        ("scaler", lambda model: nn.BatchNorm1d(6), "choose another name"),
+        ("ema", lambda model: nn.Linear(2, 2), "choose another name"),
+        ("optimizer", lambda model: torch.optim.SGD(model.parameters(), 0.1), "give optimizer_cls"),
+    ],
+)
+def test_what_initialize_would_write_over_is_refused(name, make, advice):
+    class Clashing(Net):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            setattr(self, name, make(self))
+
+    with pytest.raises(HookError, match=rf"self\.{name} of Clashing, of type .* written over.*{advice}"):
+        trainer_of(Clashing)
+
+
+def test_a_model_may_be_initialised_twice():
+    model = Net(ema_decay=0.9, mixed_precision="fp16")
+    model.initialize()
+    first = model.optimizer
+    model.initialize()
+    assert model.optimizer is not first
