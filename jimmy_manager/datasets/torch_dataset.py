@@ -74,7 +74,8 @@ class TorchLoader:
     The state of the next pass is that of the generators of the loader and its sampler; of torch's global one where
     they have none. A pass draws its order, and is brought to the batch where it starts, within ``batches``: whoever
     resumes in the middle of a pass restores the global generators after that call. Not promised: ``samples_in`` where
-    a batch sampler makes batches of different sizes, and nested passes where the loader has ``persistent_workers``.
+    a batch sampler makes batches of different sizes; and where the loader has ``persistent_workers``, nested passes,
+    and after a resume what its workers themselves draw at random.
     """
 
     def __init__(
@@ -121,6 +122,10 @@ class TorchLoader:
         """Start one pass, now: read and drop the batches before ``start``, and return an iterator over the others."""
         if not 0 <= start <= self.n_batches:
             raise DatasetError(f"cannot start at batch {start!r} of a DataLoader; it has {self.n_batches} batches")
+        if getattr(self.source, "_iterator", None) is not None:
+            # Workers that persist are seeded once, others for each pass: draw as if they were, or a process that goes
+            # on in a later pass, and so begins with new workers, would have other orders from there.
+            torch.empty((), dtype=torch.int64).random_(generator=self.source.generator)
         passing = iter(self.source)
         # A sampler draws when it is first asked, so the first batch is read now in any case.
         first = list(itertools.islice(passing, start or 1))

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from jimmy_manager import random_state
-from jimmy_manager.datasets import DictDataset, JimmyDataset, MultiThreadLoader
+from jimmy_manager.datasets import DictDataset, JimmyDataset, MultiThreadLoader, TorchDataset
 from jimmy_manager.errors import CheckpointError, ConfigError, DatasetError, HookError, Stopped
 from jimmy_manager.models import JimmyModel
 from jimmy_manager.state_files import load_state, save_state
@@ -614,3 +615,17 @@ def test_a_model_may_be_initialised_twice():
     first = model.optimizer
     model.initialize()
     assert model.optimizer is not first
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("own_generator", [False, True])
+def test_forked_workers_of_a_loader_resume(persistent, own_generator, tmp_path):
+    tensors = data().tensors
+    samples = list(zip(tensors["data"], tensors["target"], strict=True))
+
+    def train():
+        generator = torch.Generator().manual_seed(1) if own_generator else None
+        loader = DataLoader(samples, 8, shuffle=True, num_workers=1, persistent_workers=persistent, generator=generator)
+        return TorchDataset(loader)
+
+    goes_on_exactly(tmp_path, steps=(10,), train=train, n_epochs=3)
