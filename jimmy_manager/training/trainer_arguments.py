@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import Any
+
+from torch.optim import Optimizer
 
 from jimmy_manager.errors import ConfigError, DatasetError, HookError
 from jimmy_manager.models.jimmy_model import JimmyModel
 
-if TYPE_CHECKING:
-    from torch.optim import Optimizer
+log = logging.getLogger(__name__)
 
 _PROTOCOL = ("n_batches", "batches", "samples_in", "state_dict", "load_state_dict")
 
@@ -68,4 +70,16 @@ def checked_optimizer(model: Any) -> Optimizer:
         raise HookError(f"model is of type {type(model).__name__}; it must be a JimmyModel")
     if model.optimizer is None:
         raise HookError(f"{type(model).__name__} has no optimizer; call model.initialize() before training it")
+    if left := _left_out(model, model.optimizer):
+        log.warning(
+            "%d weights of %s, %s first, are in no optimizer and stay as they are; make or replace layers before "
+            "initialize(), or say that it is meant: requires_grad_(False)", len(left), type(model).__name__, left[0],
+        )  # fmt: skip
     return model.optimizer
+
+
+def _left_out(model: JimmyModel, first: Optimizer) -> list[str]:
+    """Return the names of weights that could be trained, and are not."""
+    optimizers = [first, *(each for each in model.stateful_attributes().values() if isinstance(each, Optimizer))]
+    known = {id(weight) for each in optimizers for group in each.param_groups for weight in group["params"]}
+    return [name for name, weight in model.named_parameters() if weight.requires_grad and id(weight) not in known]

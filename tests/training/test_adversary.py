@@ -629,3 +629,20 @@ def test_forked_workers_of_a_loader_resume(persistent, own_generator, tmp_path):
         return TorchDataset(loader)
 
     goes_on_exactly(tmp_path, steps=(10,), train=train, n_epochs=3)
+
+
+def test_weights_that_nobody_trains_are_named(caplog):
+    model = Net()
+    model.initialize()
+    JimmyTrainer(data(), None, model, show_progress=False)
+    assert caplog.messages == []
+    model.net[3] = nn.Linear(8, 2)  # a new head, after the optimizer was made
+    JimmyTrainer(data(), None, model, show_progress=False)
+    assert "2 weights of Net, net.3.weight first, are in no optimizer" in caplog.text
+    caplog.clear()
+    model.second = torch.optim.SGD(model.net[3].parameters(), 0.1)
+    JimmyTrainer(data(), None, model, show_progress=False)
+    model.second = None
+    model.net[3].requires_grad_(False)
+    JimmyTrainer(data(), None, model, show_progress=False)
+    assert caplog.messages == []
