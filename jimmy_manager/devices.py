@@ -10,10 +10,17 @@ from torch import Tensor
 
 from jimmy_manager.errors import ConfigError
 
-DEVICE = torch.device("cpu")
-if torch.cuda.is_available():
-    DEVICE = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if "LOCAL_RANK" in os.environ else torch.device("cuda")
-"""The first GPU where there is one, that of this process under ``torchrun``; else the CPU."""
+
+def _own_device() -> torch.device:
+    if share := os.environ.get("JIMMY_DEVICE"):
+        return torch.device(share)
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if "LOCAL_RANK" in os.environ else torch.device("cuda")
+
+
+DEVICE = _own_device()
+"""This process's share: ``$JIMMY_DEVICE``, which workers are given; its GPU under ``torchrun``; the first; the CPU."""
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -188,8 +188,11 @@ class Manager(Queries):
             raise HookError("pause() was called where nothing is to stop; call it in train(), once self.stop is set")
         raise EpochPaused
 
-    def end_run(self) -> None:
-        """Let go of what `setup` opened for this run, however it ended; nothing, here."""
+    def end_run(self, is_done: bool) -> None:
+        """Let go of what `setup` opened for this run, however it ended; nothing, here.
+
+        ``is_done`` where it was trained to its last epoch.
+        """
 
     # What a user calls
 

@@ -81,15 +81,17 @@ class Run:
 def drive(manager: Manager, run: Run, config: Config, total: int) -> str:
     """Call the hooks until ``total`` epochs are behind the model; return ``done``, or ``stopped`` after a signal."""
     manager._run = run
+    state = ""
     try:
         while True:
             try:
-                return _drive_once(manager, run, config, total)
+                state = _drive_once(manager, run, config, total)
+                return state
             except NewerCommit as newer:
                 log.info("%s; it is taken over instead", newer)
     finally:
         try:
-            manager.end_run()
+            manager.end_run(is_done=state == "done")
         finally:
             manager._run = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,12 +14,18 @@ from torch import Tensor, nn
 
 from jimmy_manager.config import Config
 from jimmy_manager.datasets import DictDataset, JimmyDataset
-from jimmy_manager.errors import ConfigError
+from jimmy_manager.errors import ConfigError, UnknownField
 from jimmy_manager.manager.manager import Manager
 from jimmy_manager.models import JimmyModel
 from jimmy_manager.targets import find_target
-from jimmy_manager.training.call_signature import CallSignature
+from jimmy_manager.training.call_signature import CallSignature, nearest
 from jimmy_manager.training.jimmy_trainer import JimmyTrainer, open_log
+from jimmy_manager.training.tensorboard_manager import TensorBoardManager
+
+_log = logging.getLogger(__name__)
+
+# What else a trainer takes is the Manager's own business: how long, when to save, where to log.
+_TRAINER_FIELDS = ("on_nan", "moving_avg", "early_stop_lr", "scheduler_interval")
 
 
 class TrainedManager(Manager):
@@ -31,7 +38,7 @@ class TrainedManager(Manager):
         model:      {_target_: ..., ...}    a JimmyModel, which knows its losses; or any nn.Module, see `loss`
         optim:      {_target_: torch.optim.AdamW, lr: ..., ...}     called with the model's parameters
         scheduler:  {_target_: torch.optim.lr_scheduler...., ...}   optional; one step an epoch, else see ``trainer``
-        trainer:    {on_nan: skip, moving_avg: 50, ...}             optional arguments of JimmyTrainer
+        trainer:    {on_nan: skip, ...}     optional: also moving_avg, early_stop_lr and scheduler_interval
         batch_size: 64
         seed:       0                       of the weights, of the order of the samples and of whatever a hook draws
 
@@ -58,19 +65,21 @@ class TrainedManager(Manager):
         self.model = self._build("model").to(self.device)
         model = self.model if isinstance(self.model, JimmyModel) else Supervised(self.model, self)
         if self.config.get("optim") or model is not self.model:
-            # Called by initialize(), which adds what its own way of training needs.
-            model.optimizer_cls = self._target("optim").instantiate
-            model.optimizer_args = {}
+            optim = self._target("optim").asdict()
+            model.optimizer_cls = find_target(optim.pop("_target_"), self.allowed_targets())
+            model.optimizer_args = optim
         model.initialize()
         scheduler = self._build("scheduler", model.optimizer) if self.config.get("scheduler") else None
         sets = iter(self.data.values())
-        arguments = {
-            "train_set": next(sets), "eval_set": next(sets, None), "model": model, "lr_scheduler": scheduler,
-            "show_progress": False, "stop": self.stop, "distributed": False, **dict(self.config.get("trainer") or {}),
-        }  # fmt: skip
-        CallSignature(JimmyTrainer).check(arguments)
+        arguments = dict(self.config.get("trainer") or {})
+        if unknown := [name for name in arguments if name not in _TRAINER_FIELDS]:
+            advice = nearest(unknown[0], _TRAINER_FIELDS) or f"; there are {', '.join(_TRAINER_FIELDS)}"
+            raise UnknownField(f"the configuration has trainer.{unknown[0]}, which is no option of the trainer{advice}")
         self._evaluated: tuple[int, dict[str, float]] | None = None
-        self.trainer = JimmyTrainer(**arguments)
+        self.trainer = JimmyTrainer(
+            next(sets), next(sets, None), model, scheduler, show_progress=False, stop=self.stop, distributed=False,
+            **arguments,
+        )  # fmt: skip
         parts = self.trainer.parts | {"model": self.model}
         for name, part in parts.items():
             setattr(self, name, part)
@@ -78,13 +87,12 @@ class TrainedManager(Manager):
 
     def load_ckpt(self) -> None:
         super().load_ckpt()
-        self.trainer.restore_order()
+        self.trainer.after_loading()
 
     def train(self) -> None:
         """One epoch over the training split, or the rest of one that a stop signal has ended."""
         if self.trainer.tm is None and (place := self.store.logs(self.key)) is not None:
-            self.trainer.tm = open_log(Path(place), self.trainer.model, self.trainer.loop.step)
-            self.trainer.tm.log_hparams(self.config)
+            self.trainer.tm = self._open_log(Path(place))
         if self.trainer.loop.has_ended:
             return  # stopped early: the epochs that are left change nothing
         is_whole = self.trainer.train_epoch()
@@ -99,10 +107,10 @@ class TrainedManager(Manager):
             self._evaluated = step, self._evaluate()
         return dict(self._evaluated[1])
 
-    def end_run(self) -> None:
+    def end_run(self, is_done: bool) -> None:
         """Close the log."""
         if hasattr(self, "trainer"):
-            self.trainer.close()
+            self.trainer.close(is_finished=is_done)
 
     def fetch(self, key: str) -> Any:
         """The trained model of ``key`` in eval mode, with the averaged weights where it keeps some."""
@@ -118,6 +126,15 @@ class TrainedManager(Manager):
     def metrics(self, output: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Return what else is recorded of a plain model, each (B,) or a mean: ``acc``, the share classified rightly."""
         return {"acc": (output.argmax(1) == targets).float().mean()}
+
+    def _open_log(self, place: Path) -> TensorBoardManager:
+        try:
+            log = open_log(place, self.trainer.model, self.trainer.loop.step)
+        except ConfigError as error:  # the store can be written; a log that cannot is no reason to fail the run
+            _log.warning("%s; the run is trained without a log", error)
+            return open_log(None, self.trainer.model, 0)
+        log.log_hparams(self.config)
+        return log
 
     def _evaluate(self) -> dict[str, float]:
         averages = self.trainer.averages
@@ -135,8 +152,11 @@ class TrainedManager(Manager):
         if isinstance(kind, type) and issubclass(kind, JimmyDataset):
             takes = CallSignature(kind).takes
             for split in self.splits:
-                order = {"shuffle": True} if split == "train" else {"shuffle": False, "drop_last": False}
-                given = {"set_name": split, "batch_size": target.get("batch_size", size), **order}
+                is_train = split == "train"
+                order = {"shuffle": target.get("shuffle", True)} if is_train else {"shuffle": False, "drop_last": False}
+                given = {
+                    "set_name": split, "batch_size": target.get("batch_size", size), "device": self.device, **order
+                }  # fmt: skip
                 sets[split] = target.instantiate(**{name: value for name, value in given.items() if takes(name)})
         else:
             for split, each in target.instantiate().items():
@@ -156,6 +176,8 @@ class TrainedManager(Manager):
         """Name losses as the preview does."""
         main = next((name for name in losses if name.endswith("/Main")), next(iter(losses), None))
         named = {"loss" if name == main else _plain(name): value for name, value in losses.items()}
+        if len(named) < len(losses):
+            raise ConfigError(f"two of the losses {list(losses)} would have one name in the preview, {list(named)}")
         return {f"{name}_{split}": value for name, value in named.items()}
 
     def _target(self, field: str) -> Config:
@@ -180,25 +202,27 @@ class Supervised(JimmyModel):
         self.module = module
         self._loss: Callable[[Tensor, Tensor], Tensor] = manager.loss
         self._metrics: Callable[[Tensor, Tensor], dict[str, Tensor]] = manager.metrics
-        self.train_loss_names = self.eval_loss_names = ["loss", *self._metric_names(manager.data["train"])]
+        metrics = self._metric_names(manager.data["train"])
+        self.train_loss_names = ["Train/Main", *(f"Train/{name}" for name in metrics)]
+        self.eval_loss_names = ["Eval/Main", *(f"Eval/{name}" for name in metrics)]
 
     def forward(self, data: Tensor) -> Tensor:
         return self.module(data)
 
     def trainStep(self, data_dict: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        losses = self._judged(data_dict)
-        self.backwardOptimize(losses["loss"])
+        losses = self._judged(data_dict, "Train")
+        self.backwardOptimize(losses["Train/Main"])
         return losses, {}
 
     @torch.no_grad()
     def evalStep(self, data_dict: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        return self._judged(data_dict), {}
+        return self._judged(data_dict, "Eval"), {}
 
-    def _judged(self, data_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    def _judged(self, data_dict: Mapping[str, Any], kind: str) -> dict[str, Tensor]:
         output, targets = self.module(data_dict["data"]), data_dict["target"]
         with torch.no_grad():
-            metrics = self._metrics(output, targets)
-        return {"loss": self._loss(output, targets), **metrics}
+            metrics = {f"{kind}/{name}": each for name, each in self._metrics(output, targets).items()}
+        return {f"{kind}/Main": self._loss(output, targets), **metrics}
 
     def _metric_names(self, dataset: Any) -> list[str]:
         """What `metrics` calls its results, tried on two samples, without a trace in any random state."""

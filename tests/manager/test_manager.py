@@ -272,7 +272,10 @@ class Pausing(Manager):
 
     num_epochs = 3
     stop_after = -1
-    ended = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ended: list[bool] = []
 
     def init_ckpt(self) -> None:
         super().init_ckpt()
@@ -290,8 +293,8 @@ class Pausing(Manager):
     def eval(self) -> dict[str, float]:
         return {"total": self.ckpt["total"].item()}
 
-    def end_run(self) -> None:
-        self.ended += 1
+    def end_run(self, is_done: bool) -> None:
+        self.ended.append(is_done)
 
 
 @pytest.mark.parametrize("step", range(1, 9))
@@ -305,6 +308,7 @@ def test_a_train_that_pauses_is_saved_within_its_epoch_and_goes_on_there(tmp_pat
     newest = manager.store.committed(key).commits[-1]
     assert (newest.epoch, newest.step) == (step // 3, step)
     assert manager.store.standing(key).state == "released"
+    assert manager.ended == [False]
     manager = Pausing(tmp_path, verbose=False)
     manager.process({"a": 1})
     assert manager.previews[key] == whole.previews[key]
@@ -328,10 +332,10 @@ def test_what_a_run_opened_is_let_go_of_however_it_ended(tmp_path: Path) -> None
 
     manager, failing = Pausing(tmp_path / "a", verbose=False), Failing(tmp_path / "b", verbose=False)
     manager.batch([{"a": 1}, {"a": 2}])
-    assert manager.ended == 2
+    assert manager.ended == [True, True]
     with pytest.raises(RuntimeError, match="no"):
         failing.process({"a": 1})
-    assert failing.ended == 1
+    assert failing.ended == [False]
 
 
 def test_defaults_may_be_changed_after_the_base_constructor(tmp_path: Path) -> None:

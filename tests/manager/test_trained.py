@@ -10,7 +10,7 @@ from torch import nn
 
 from jimmy_manager import TrainedManager
 from jimmy_manager.datasets import DictDataset, JimmyDataset
-from jimmy_manager.errors import ConfigError, NonFiniteLoss, Stopped
+from jimmy_manager.errors import ConfigError, NonFiniteLoss, Stopped, UnknownField
 from jimmy_manager.models import JimmyModel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -216,6 +216,7 @@ def test_an_epoch_waits_for_the_device_once(monkeypatch):
         method = getattr(torch.Tensor, name)
         counted = lambda *args, name=name, method=method, **kwargs: (waits.append(name), method(*args, **kwargs))[1]  # noqa: E731
         monkeypatch.setattr(torch.Tensor, name, counted)
+    manager.trainer.meter.read_every_s = math.inf  # on a slow machine it would read in between as well
     manager.train()
     assert waits == ["tolist"]
 
@@ -244,7 +245,7 @@ def test_a_loss_that_diverges_is_recorded_as_it_is_where_training_is_to_go_on(ca
     preview = manager.previews[manager.process(configuration(trainer={"on_nan": "warn"}), num_epochs=1)]
     assert preview["loss_valid"] == math.inf
     assert "loss_train" not in preview
-    assert "loss is inf in epoch 0, step 0, batch 0 of 4, counted from 0 (4 such steps in all" in caplog.text
+    assert "Train/Main is inf in epoch 0, step 0, batch 0 of 4, counted from 0 (4 such steps in all" in caplog.text
 
 
 # ---- JimmyDatasets and JimmyModels, from a configuration alone
@@ -331,8 +332,10 @@ def test_arguments_of_the_trainer_come_from_the_configuration_and_wrong_ones_are
     manager = Core(None, device="cpu", verbose=False)
     manager.fetch(manager.process(core_configuration(trainer={"on_nan": "skip", "moving_avg": 3}), num_epochs=1))
     assert manager.trainer.on_nan == "skip"
-    with pytest.raises(ConfigError, match=r"moving_average.*did you mean 'moving_avg'"):
+    with pytest.raises(UnknownField, match=r"trainer\.moving_average.*did you mean 'moving_avg'"):
         manager.process(core_configuration(trainer={"moving_average": 3}), num_epochs=1)
+    with pytest.raises(UnknownField, match=r"trainer\.n_epochs, which is no option of the trainer; there are on_nan"):
+        manager.process(core_configuration(trainer={"n_epochs": 3}), num_epochs=1)
 
 
 def test_after_an_early_stop_the_epochs_that_are_left_train_nothing():
@@ -421,9 +424,78 @@ def test_the_events_for_tensorboard_stand_in_the_store_with_the_configuration(tm
     events = EventAccumulator(manager.store.logs(key)).Reload()
     assert {"Train/Main", "Eval/Main", "Eval/Top-1 Acc", "LR"} <= set(events.Tags()["scalars"])
     assert [each.step for each in events.Scalars("Eval/Main")] == [7, 14, 21]
-    assert "_hparams_/session_start_info" in events.summary_metadata
+    assert {"_hparams_/session_start_info", "_hparams_/session_end_info"} <= events.summary_metadata.keys()
     manager.fetch(key)
     assert len(list((tmp_path / "store" / "logs" / key[:2] / key).iterdir())) == 1
+
+
+def test_the_log_of_a_run_that_was_stopped_does_not_say_that_it_is_finished(tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    manager = Interrupted(tmp_path / "store", device="cpu", verbose=False)
+    monkeypatch.setattr(Interrupted, "stop_at", 5)
+    with pytest.raises(Stopped):
+        manager.process(core_configuration(), num_epochs=3)
+    events = EventAccumulator(manager.store.logs(manager.key)).Reload()
+    assert "_hparams_/session_start_info" in events.summary_metadata
+    assert "_hparams_/session_end_info" not in events.summary_metadata
+
+
+def test_a_plain_module_has_its_training_and_its_evaluation_logged_apart(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    manager = Small(tmp_path / "store", device="cpu", verbose=False)
+    key = manager.process(configuration(), num_epochs=2)
+    events = EventAccumulator(manager.store.logs(key)).Reload()
+    assert {"Train/Main", "Train/acc", "Eval/Main", "Eval/acc"} <= set(events.Tags()["scalars"])
+    assert [each.step for each in events.Scalars("Eval/Main")] == [4, 8]
+    assert events.Scalars("Eval/acc")[-1].value == pytest.approx(manager.previews[key]["acc_valid"])
+
+
+def test_a_log_that_cannot_be_written_does_not_fail_the_run(tmp_path, caplog):
+    manager = Core(tmp_path / "store", device="cpu", verbose=False)
+    key = manager.process(core_configuration(), num_epochs=0)
+    (tmp_path / "store" / "logs").write_text("in the way")
+    assert manager.process(core_configuration(), num_epochs=1) == key
+    assert manager.stats[key]["done"]
+    assert "the run is trained without a log" in caplog.text
+
+
+def test_the_data_s_own_shuffle_and_drop_last_count_for_training_alone():
+    manager = Core(None, device="cpu", verbose=False)
+    data = {"_target_": f"{__name__}.Points", "shuffle": False, "drop_last": True}
+    manager.fetch(manager.process(core_configuration(data=data), num_epochs=1))
+    assert [(each.shuffle, each.drop_last) for each in manager.data.values()] == [
+        (False, True), (False, False), (False, False)
+    ]  # fmt: skip
+
+
+def test_a_dataset_that_takes_a_device_gets_that_of_the_manager():
+    manager = Core(None, device="meta", verbose=False)
+    manager.config = manager.get_config(core_configuration(data={"_target_": f"{__name__}.OnDevice"}))
+    assert {each.device for each in manager._build_data().values()} == {"meta"}
+
+
+class OnDevice(Points):
+    def __init__(self, set_name, batch_size, drop_last=False, shuffle=False, *, device="cpu"):
+        super().__init__(set_name, batch_size, drop_last, shuffle)
+        self.device = device
+
+
+def test_losses_that_would_have_one_name_in_the_preview_are_refused():
+    manager = Core(None, device="cpu", verbose=False)
+    fields = core_configuration(model={"_target_": f"{__name__}.Alike", "width": 4})
+    with pytest.raises(ConfigError, match=r"two of the losses .* one name in the preview, \['loss', 'a_b'\]"):
+        manager.process(fields, num_epochs=1)
+
+
+class Alike(Classifier):
+    def __init__(self, width):
+        super().__init__(width)
+        self.eval_loss_names = ["Eval/Main", "Eval/A b", "Eval/a_b"]
+
+    def evalStep(self, data_dict):
+        return {"Eval/Main": 1.0, "Eval/A b": 2.0, "Eval/a_b": 3.0}, {}
 
 
 def test_looking_at_a_run_writes_no_log(tmp_path):
