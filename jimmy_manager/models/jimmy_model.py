@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
@@ -31,9 +32,13 @@ class Peers(Protocol):
 
     weight: float
 
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None: ...
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace the gradient of each parameter by the sum over all processes."""
+        ...
 
-    def any(self, flag: bool) -> bool: ...
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so."""
+        ...
 
 
 class JimmyModel(nn.Module):
@@ -47,7 +52,8 @@ class JimmyModel(nn.Module):
 
     Args:
         optimizer_cls, optimizer_args: what `initialize` builds; Adam with a rate of 1e-3 by default.
-        mixed_precision: see `getAutoCast`. With ``'fp16'`` gradients are scaled, from 2**14.
+        mixed_precision: see `getAutoCast`. With ``'fp16'`` gradients are scaled, from 2**14; an optimizer that cannot
+            be fused (all but Adam, AdamW, SGD and Adagrad) then waits for the GPU in each step.
         compile_model: compile in place; the names in ``state_dict()`` stay the same.
         clip_grad: the largest norm of all gradients together; 0 for any.
         accumulate: how many calls of `backwardOptimize` make one step of the optimizer, with the mean of their
@@ -92,7 +98,7 @@ class JimmyModel(nn.Module):
             raise HookError(f"{type(self).__name__} has no parameters to train; define its layers in __init__")
         is_fp16 = autocast_dtype(device, self.mixed_precision) is torch.float16
         args = dict(self.optimizer_args)
-        if is_fp16 and device.type == "cuda" and "foreach" not in args:
+        if is_fp16 and device.type == "cuda" and "foreach" not in args and _can_be_fused(self.optimizer_cls):
             # Only a fused optimizer skips a step with infinite gradients without waiting for the GPU.
             args.setdefault("fused", True)
         self.optimizer = self.optimizer_cls(self.parameters(), **args)
@@ -255,6 +261,10 @@ class JimmyModel(nn.Module):
     def _is_bad(self, loss: Tensor) -> bool:
         is_bad = not torch.isfinite(loss).item()
         return is_bad if self.peers is None else self.peers.any(is_bad)
+
+
+def _can_be_fused(optimizer_cls: Callable[..., torch.optim.Optimizer]) -> bool:
+    return "fused" in inspect.signature(optimizer_cls).parameters
 
 
 def _check(mixed_precision: bool | str, clip_grad: float, accumulate: int, ema_decay: float) -> None:

@@ -9,7 +9,6 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from math import inf, isfinite
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, NoReturn
 
 from jimmy_manager import random_state
@@ -30,6 +29,7 @@ from jimmy_manager.training.trainer_arguments import (
     check_choice,
     check_counts,
     check_eval_set,
+    check_loss_names,
     check_rate,
     check_set,
     check_train_set,
@@ -60,7 +60,8 @@ class JimmyTrainer:
         on_nan: what to do where the main loss is not finite: ``'stop'`` with `NonFiniteLoss`, ``'warn'`` and go on, or
             ``'skip'`` the step, which waits for the device in each.
         save_interval: save ``last.pth`` every so many epochs, if not with each evaluation.
-        save_steps: save it every so many steps as well; 0 for never.
+        save_steps: save it every so many steps as well, or once the gradients of these are not accumulating any more;
+            0 for never.
         scheduler_interval: ``'step'`` for schedulers that count batches, such as ``OneCycleLR``; one that takes the
             metric waits for the device in each step.
         stop: a flag to stop at the next step; signals set the trainer's own during `start`.
@@ -86,6 +87,7 @@ class JimmyTrainer:
         if eval_set is not None:
             check_eval_set(eval_set)
         self._optimizer = checked_optimizer(model)
+        check_loss_names(model)
         self.train_set, self.eval_set, self.model = train_set, eval_set, model
         self.lr_scheduler = adapt_scheduler(lr_scheduler, self._optimizer)
         self.log_dir = None if log_dir is None else Path(log_dir)
@@ -105,6 +107,7 @@ class JimmyTrainer:
         self.origin: Mapping[str, Any] | None = None
         """What whoever built all this had the random numbers from, for building it alike when it is resumed."""
         self._has_agreed_to_stop = False
+        self._is_save_due = False
         self._told_skips = 0
         self.is_first = self.group is None or self.group.is_first
         self.rate: RuntimeParams | None = None
@@ -143,8 +146,8 @@ class JimmyTrainer:
                 self._read_losses()
             if self.scheduler_interval == "step":
                 self._update_rate()
-            if self.save_steps and loop.step % self.save_steps == 0 and not self.model.is_accumulating:
-                self.save()
+            if self.save_steps:
+                self._save_between_steps()
             if self._is_stopping and loop.batch < self.train_set.n_batches and not self.model.is_accumulating:
                 self._read_losses()
                 return False
@@ -167,7 +170,7 @@ class JimmyTrainer:
         if self.loop.best is None or main < self.loop.best:
             self.loop.best = main if isfinite(main) else inf
             self._save_best(losses)
-        self._show(losses)
+        self._display(losses)
         return losses
 
     def evaluate(
@@ -225,12 +228,14 @@ class JimmyTrainer:
         """
         random = exact_state.restore(self.parts, state, self.group)
         self.origin = state.get("origin", self.origin)
-        self.restore_order()
+        self.after_loading()
         random_state.restore(random, "")
 
-    def restore_order(self) -> None:
-        """Give the sets the orders that `loop` tells of; for who loads the `parts` one by one."""
+    def after_loading(self) -> None:
+        """Bring into line what follows from the `parts`; for who loads them one by one."""
         self.loop.restore_orders()
+        # An early stop is lifted by a lower threshold.
+        self.loop.has_ended = self.loop.has_ended and self.model.lr < self.early_stop_lr
 
     def save(self) -> None:
         """Save ``last.pth``, where there is a ``save_dir``."""
@@ -250,12 +255,12 @@ class JimmyTrainer:
             path = self.save_dir / "last.pth"
         self.load_state_dict(load_state(path))
 
-    def close(self) -> None:
-        """Close the progress display and the log."""
+    def close(self, is_finished: bool | None = None) -> None:
+        """Close the progress display and the log, which tells whether training `is_finished`."""
         if self.pm is not None:
             self.pm.close()
         if self.tm is not None:
-            self.tm.close(is_finished=self.is_finished)
+            self.tm.close(is_finished=self.is_finished if is_finished is None else is_finished)
         self.pm = self.tm = None
 
     # One epoch
@@ -264,7 +269,7 @@ class JimmyTrainer:
         if start:
             # A DataLoader may draw its order from the global generators, which stand where the step left them.
             random = random_state.take()
-            self.restore_order()
+            self.loop.restore_orders()
             batches = self.train_set.batches(start)
             random_state.restore(random, "")
         else:
@@ -296,6 +301,12 @@ class JimmyTrainer:
             if edited is not None and not self.is_first:
                 set_rate(self._optimizer, edited, self.lr_scheduler)
         self.loop.top_rate = max(self.loop.top_rate, self.model.lr)
+
+    def _save_between_steps(self) -> None:
+        self._is_save_due |= self.loop.step % self.save_steps == 0
+        if self._is_save_due and not self.model.is_accumulating:
+            self._is_save_due = False
+            self.save()
 
     def _leave(self) -> NoReturn:
         self.save()
@@ -368,14 +379,17 @@ class JimmyTrainer:
         finally:
             self.close()
 
-    def _show(self, evaluated: Mapping[str, float] = MappingProxyType({})) -> None:
-        moving = self.averages.moving()
+    def _show(self) -> None:
+        shown = {"LR": self.model.lr, **self.averages.moving()}
         if self.tm:
-            self.tm.log(self.loop.step, LR=self.model.lr, **moving)
+            self.tm.log(self.loop.step, **shown)
+        self._display(shown)
+
+    def _display(self, fields: Mapping[str, float]) -> None:
         if self.pm:
             done = self.loop.batch or self.train_set.n_batches  # between two epochs, all of the one before
             epoch = self.loop.epoch if self.loop.batch else self.loop.epoch - 1
-            self.pm.update(epoch, done - 1, LR=self.model.lr, **moving, **evaluated)
+            self.pm.update(epoch, done - 1, **fields)
 
     def _log_figure(self, tm: TensorBoardManager, figure: Any) -> None:
         tm.log(self.loop.step, Visualization=figure)
@@ -395,8 +409,11 @@ class JimmyTrainer:
         return f"{self.save_dir / 'last.pth'} has the newest saved state" if self.save_dir else "nothing was saved"
 
 
-def open_log(log_dir: Path, model: JimmyModel, step: int) -> TensorBoardManager:
-    """Return a log for the losses of ``model``, its rate and its figures; what was logged after ``step`` is dropped."""
+def open_log(log_dir: Path | None, model: JimmyModel, step: int) -> TensorBoardManager:
+    """Return a log for the losses of ``model``, its rate and its figures; what was logged after ``step`` is dropped.
+
+    Without a ``log_dir`` nothing is written.
+    """
     scalars = dict.fromkeys([*model.train_loss_names, *model.eval_loss_names, "LR"], "scalar")
     tags = {**scalars, "Visualization": "figure"}
     return TensorBoardManager(log_dir, list(tags), list(tags.values()), purge_step=step + 1 if step else None)

@@ -171,12 +171,7 @@ class Averages:
 
 def _kept(value: Any) -> Any:
     """Return a loss as it is now, without its graph: a step may change in place what it returned before."""
-    if not isinstance(value, Tensor):
-        return value
-    is_weight = value.requires_grad and value.is_leaf
-    kept = value.detach() if value.requires_grad else value
-    # A running mean, a learned temperature. What no operation has changed since it was made is taken as it is.
-    return kept.clone() if is_weight or kept.is_inference() or kept._version else kept
+    return value.detach().clone() if isinstance(value, Tensor) else value
 
 
 def _mean(value: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from jimmy_manager.models.jimmy_model import JimmyModel
 
 log = logging.getLogger(__name__)
 
+_TAKEN = ("LR", "Visualization", "epoch", "step", "self")
 _PROTOCOL = ("n_batches", "batches", "samples_in", "state_dict", "load_state_dict")
 
 
@@ -62,6 +63,12 @@ def check_train_set(dataset: Any) -> None:
             f"train_set has no batches, of {len(dataset)} samples; give it more, or a smaller batch_size, or "
             "drop_last=False"
         )
+
+
+def check_loss_names(model: JimmyModel) -> None:
+    """Names that are not taken by what is shown and logged beside the losses."""
+    if taken := [name for name in (*model.train_loss_names, *model.eval_loss_names) if name in _TAKEN]:
+        raise HookError(f"{type(model).__name__} has a loss named {taken[0]!r}, which is taken; rename it")
 
 
 def checked_optimizer(model: Any) -> Optimizer:

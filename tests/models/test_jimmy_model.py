@@ -1,6 +1,7 @@
 """`JimmyModel`: its steps, its optimizer, and files of weights."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -347,3 +348,20 @@ def test_a_step_that_all_peers_skipped_moves_nothing_by_its_momentum():
     before = weights(model)
     model.backwardOptimize(model(batch()["data"]).sum() * float("inf"))
     assert torch.equal(weights(model), before)
+
+
+@pytest.mark.parametrize(("kind", "is_fused"), [(torch.optim.Adam, True), (torch.optim.RMSprop, False)])
+def test_with_float16_on_a_gpu_an_optimizer_is_fused_where_it_can_be(kind, is_fused, monkeypatch):
+    # No GPU is needed to see what the optimizer is given: its device is only said to be one.
+    given = {}
+
+    def make(parameters, **args):
+        given.update(args)
+        return kind(parameters, **{name: value for name, value in args.items() if name != "fused"})
+
+    make.__signature__ = inspect.signature(kind)
+    model = Small(optimizer_cls=make, mixed_precision="fp16")
+    monkeypatch.setattr(torch.Tensor, "device", property(lambda self: torch.device("cuda")))
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *args, **kwargs: None)
+    model.initialize()
+    assert given == ({"fused": True} if is_fused else {})

@@ -348,3 +348,42 @@ def test_a_checkpoint_of_another_format(tmp_path: Path) -> None:
     save_state({**state, "format": 99}, tmp_path / "newer.pth")
     with pytest.raises(CheckpointError, match="the checkpoint has format 99, this version reads 1"):
         trainer().resume(tmp_path / "newer.pth")
+
+
+@pytest.mark.parametrize("name", ["LR", "step"])
+def test_a_loss_with_a_name_that_is_taken(name: str) -> None:
+    model = Net()
+    model.eval_loss_names = ["Eval/Main", name]
+    with pytest.raises(HookError, match=f"Net has a loss named '{name}', which is taken; rename it"):
+        trainer(model=model)
+
+
+def test_an_early_stop_is_lifted_by_a_lower_threshold(tmp_path: Path) -> None:
+    def made(threshold: float) -> JimmyTrainer:
+        torch.manual_seed(0)
+        model = Net()
+        model.initialize()
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(model.optimizer, 0.1)
+        return JimmyTrainer(
+            points(), None, model, scheduler, save_dir=tmp_path, n_epochs=5, early_stop_lr=threshold,
+            show_progress=False,
+        )  # fmt: skip
+
+    stopped = made(5e-5)
+    stopped.start()
+    assert stopped.loop.epoch == 2
+    again = made(0.0)
+    again.resume()
+    again.start()
+    assert again.loop.epoch == 5
+
+
+def test_saves_that_fall_between_two_accumulating_steps_are_made_after_them(tmp_path: Path) -> None:
+    model = Net(accumulate=4)
+    each = trainer(model=model, save_dir=tmp_path, save_steps=4, n_epochs=4)
+    saved: list[int] = []
+    save = each.save
+    each.save = lambda: (saved.append(each.loop.step), save())
+    each.start()
+    # Epochs of 5 steps, after the last of which the optimizer takes a step of its own.
+    assert saved == [4, 5, 9, 10, 14, 15, 19, 20]
