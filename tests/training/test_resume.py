@@ -17,6 +17,7 @@ from jimmy_manager.models import JimmyModel
 from jimmy_manager.state_files import leaves, load_state, save_state
 from jimmy_manager.training.jimmy_lr_scheduler import JimmyLRScheduler
 from jimmy_manager.training.jimmy_trainer import JimmyTrainer
+from tests.training.stop_at import StopAt
 
 N_EPOCHS = 6
 N_BATCHES = 7
@@ -112,23 +113,6 @@ def fingerprint(trainer: JimmyTrainer) -> str:
 
     take(trainer.state_dict())
     return digest.hexdigest()
-
-
-class StopAt:
-    """A stop flag that is raised once so many steps are done."""
-
-    reason = "SIGTEST"
-
-    def __init__(self, step: int):
-        self.step, self.trainer = step, None
-
-    def __bool__(self) -> bool:
-        return self.trainer.loop.step >= self.step
-
-    def installed(self):
-        from contextlib import nullcontext
-
-        return nullcontext()
 
 
 def stopped_at(step: int, kind: str, save_dir) -> JimmyTrainer:

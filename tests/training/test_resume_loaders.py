@@ -10,6 +10,7 @@ from jimmy_manager.datasets import DictDataset, MultiThreadLoader, TorchDataset
 from jimmy_manager.errors import Stopped
 from jimmy_manager.models import JimmyModel
 from jimmy_manager.training.jimmy_trainer import JimmyTrainer
+from tests.training.stop_at import StopAt
 
 X = torch.randn(45, 4, generator=torch.Generator().manual_seed(2))
 Y = (X.sum(1) > 0).long()
@@ -44,21 +45,6 @@ SETS = {
     "DataLoader with a generator": lambda: loader(generator=torch.Generator().manual_seed(3)),
     "DataLoader with processes": lambda: loader(num_workers=1),
 }
-
-
-class StopAt:
-    reason = "SIGTEST"
-
-    def __init__(self, step):
-        self.step, self.trainer = step, None
-
-    def __bool__(self):
-        return self.trainer.loop.step >= self.step
-
-    def installed(self):
-        from contextlib import nullcontext
-
-        return nullcontext()
 
 
 def trainer_of(kind, folder, stop=None):

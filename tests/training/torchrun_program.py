@@ -1,6 +1,6 @@
 """A training for one process or several; each writes what it ended with.
 
-python torchrun_program.py FOLDER [--stop-at STEP] [--resume] [--edit-rate] [--bad-step STEP]
+python torchrun_program.py FOLDER [--stop-at STEP] [--resume] [--bad-step STEP]
 """
 
 import argparse
