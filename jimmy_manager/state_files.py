@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import glob
 import os
 import re
 import secrets
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +16,14 @@ import torch
 from jimmy_manager.errors import CheckpointError
 from jimmy_manager.packing import pack, unpack
 
-_LEFT_AFTER_S = 3600.0
 _COMPLAINT = re.compile(r"WeightsUnpickler error:\s*(.*?)(?:\. |\n|$)")
 
 
 def save_state(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Write ``state`` to ``path``, which holds either what it held before or all of it, also after a power cut.
 
-    Creates the directory. The state may hold tensors, arrays and plain values; `pack` refuses anything else. What a
-    killed writer of ``path`` left beside it is taken away by a save that comes an hour later.
+    Creates the directory. The state may hold tensors, arrays and plain values; `pack` refuses anything else. A writer
+    that is killed leaves what it had written beside ``path``, as ``.NAME.`` and 16 hexadecimal digits.
     """
     path, packed = Path(path), pack(state)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +34,6 @@ def save_state(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
             torch.save(packed, file)
             file.flush()
             os.fsync(file.fileno())
-        _take_away_leftovers(path, scratch.stat().st_mtime - _LEFT_AFTER_S)
         scratch.replace(path)
     except OSError as error:
         if error.filename is None:  # that of a full disk does not say where
@@ -79,14 +75,6 @@ def load_state(path: str | os.PathLike[str], map_location: torch.device | str | 
     if not isinstance(state, dict):
         raise CheckpointError(f"{str(path)!r} holds {type(state).__name__}, not a dictionary of states")
     return unpack(state)
-
-
-def _take_away_leftovers(path: Path, before: float) -> None:
-    """Remove scratch files for ``path`` that were last written before that time, by the clock of the file system."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 16}"):
-        with suppress(FileNotFoundError):
-            if left.stat().st_mtime < before:
-                left.unlink()
 
 
 def _check_sums(path: str | os.PathLike[str]) -> None:
