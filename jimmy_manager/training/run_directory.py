@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+
+import filelock
 
 from jimmy_manager.errors import ConfigError
 from jimmy_manager.training.process_group import ProcessGroup
 
 log = logging.getLogger(__name__)
 
-_PATIENCE_S = 10.0
+_PATIENCE_S = 2.0
+"""Not 0: the helpers of a process that was killed hold its lock until they notice."""
+
 
 def make_directory(parent: Path, name: str | None) -> Path:
     """Make ``parent/name``, or without a name one called after the time, which nobody else has; return its path.
@@ -43,31 +45,27 @@ def make_unused(path: Path) -> Path:
 
 @contextmanager
 def held(path: Path, *, is_new: bool) -> Iterator[Path]:
-    """Keep other processes from training in ``path`` as long as this one does, where the file system knows locks.
+    """Keep other processes of this host from training in ``path`` as long as this one does, by its file ``.lock``.
 
-    Raises ConfigError where one does, and for a new run where one was saved there meanwhile.
+    It does not hold across hosts, which may share ``path`` without sharing its locks, nor where the file system knows
+    none. The file stays, because whoever waits for it must find the same one.
+
+    Raises ConfigError where another process trains there, and for a new run where one was saved there meanwhile.
     """
-    with (path / "comments.txt").open("a") as file:
-        if not _is_locked(file):
-            raise ConfigError(f"another process trains in {path}; wait until it has ended, or choose another name")
+    # Not comments.txt itself: some releases of filelock empty or remove the file.
+    lock = filelock.FileLock(path / ".lock", timeout=_PATIENCE_S)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise ConfigError(
+            f"another process trains in {path}; wait until it has ended, or choose another name"
+        ) from None
+    except OSError as error:
+        log.debug("nothing keeps other processes away from %s: %s", path, error)
+    try:
         yield make_unused(path) if is_new else path
-
-
-def _is_locked(file: IO[str]) -> bool:
-    # Not at once: the helpers of a process that was killed hold its lock until they notice.
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.1)
-        except OSError as error:
-            log.debug("nothing keeps other processes away from %s: %s", file.name, error)
-            return True
-        else:
-            return True
+    finally:
+        lock.release()
 
 
 def discard_empty(path: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_run_has_a_directory_of_class_names_with_all_files() -> None:
     trainer = experiment(dir_name="first").start()
     assert trainer.save_dir == trainer.log_dir == Path("Runs/Points/Net/first")
     files = {path.name for path in trainer.save_dir.iterdir()}
-    named = {"best.pth", "last.pth", "comments.txt", "model_arch.txt", "runtime_param_buffer.yaml"}
+    named = {".lock", "best.pth", "last.pth", "comments.txt", "model_arch.txt", "runtime_param_buffer.yaml"}
     assert named < files
     assert [name.startswith("events.out.tfevents") for name in files - named] == [True]
 
@@ -161,7 +161,8 @@ def test_a_dir_name_that_would_lead_elsewhere_is_refused(name: str) -> None:
 def test_a_save_dir_and_a_log_dir_replace_the_directory() -> None:
     trainer = experiment(save_dir="mine", log_dir="logs/1").start()
     assert (trainer.save_dir, trainer.log_dir) == (Path("mine"), Path("logs/1"))
-    assert {path.name for path in Path("mine").iterdir()} == {"best.pth", "last.pth", "comments.txt", "model_arch.txt"}
+    files = {path.name for path in Path("mine").iterdir()}
+    assert files == {".lock", "best.pth", "last.pth", "comments.txt", "model_arch.txt"}
     assert Path("logs/1/runtime_param_buffer.yaml").exists()
     assert not Path("Runs").exists()
     with pytest.raises(ConfigError, match="mine holds a run"):
