@@ -6,7 +6,9 @@ own ``trainStep`` calls both. The price is that gradients are exchanged after th
 
 from __future__ import annotations
 
+import atexit
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -27,8 +29,12 @@ class ProcessGroup:
     A batch of N rows is cut into rows for each process, and losses are weighed by ``rows / N``, so that gradients and
     means are those of one process with the whole batch, to rounding. What differs: batch normalisation sees the rows of
     its process alone (as in torch's own, without ``SyncBatchNorm``), and the running statistics are those of the first
-    process; random numbers drawn in a step belong to other rows. A batch with fewer rows than there are processes is
-    computed whole by each.
+    process; random numbers drawn in a step belong to other rows; and a loss that is no mean over samples, such as
+    `MaskedLoss` and `SequentialLossWithLength`, which average over what is selected, is still weighed by rows, so that
+    an element counts more where few of them are selected. A batch with fewer rows than there are processes is computed
+    whole by each.
+
+    A stop is heeded when losses are read next, at the latest after 50 steps: only there do the processes agree on it.
     """
 
     def __init__(self) -> None:
@@ -50,7 +56,12 @@ class ProcessGroup:
                 return None
             if DEVICE.type == "cuda":
                 torch.cuda.set_device(DEVICE)
-            dist.init_process_group("nccl" if DEVICE.type == "cuda" else "gloo")
+            backend = "nccl" if DEVICE.type == "cuda" else "gloo"
+            dist.init_process_group(backend)
+            if backend == "gloo":
+                # A thread of gloo's may drop the last finished exchange while the interpreter already ends, which
+                # aborts the process now and then.
+                atexit.register(time.sleep, 0.2)
         return cls() if dist.get_world_size() > 1 else None
 
     @property

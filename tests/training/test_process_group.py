@@ -1,9 +1,11 @@
 """Several processes under torchrun train as one process would with the same batches."""
 
+import atexit
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,21 @@ def test_a_step_that_is_bad_in_one_process_is_skipped_by_all(tmp_path):
     reports = train(tmp_path, 2, "--bad-step", "4")
     assert reports[0]["sha"] == reports[1]["sha"]
     assert all(abs(value) < 100 for value in reports[0]["weights"])
+
+
+@pytest.mark.parametrize(("device", "backend", "waits"), [("cpu", "gloo", [0.2]), ("cuda", "nccl", [])])
+def test_a_process_that_joins_by_gloo_waits_for_its_thread_at_the_end(device, backend, waits, monkeypatch):
+    joined, registered = [], []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setattr("jimmy_manager.training.process_group.DEVICE", torch.device(device))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.distributed, "init_process_group", joined.append)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 1)
+    monkeypatch.setattr(atexit, "register", lambda *call: registered.append(call))
+    ProcessGroup.current()
+    assert joined == [backend]
+    assert registered == [(time.sleep, seconds) for seconds in waits]
 
 
 def test_without_torchrun_there_is_no_group(monkeypatch):
