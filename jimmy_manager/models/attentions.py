@@ -79,6 +79,11 @@ class MHSA(_MultiHead):
     def forward(
         self, x: Tensor, key_padding_mask: Tensor | None = None, attn_mask: Tensor | None = None, causal: bool = False
     ) -> Tensor:
+        """Mix the L positions of each sample: (B, L, d_in) -> (B, L, d_in).
+
+        ``key_padding_mask`` (B, L) and ``attn_mask`` (L, L) or (B, L, L) are booleans, True where a query may attend,
+        or scores to add; ``causal`` lets position i attend to 0 to i. Raises ``ConfigError`` for a mask of other shape.
+        """
         q, k, v = self._heads(self.qkv(x), 3)
         return self._attend(q, k, v, key_padding_mask, attn_mask, causal)
 
@@ -104,6 +109,11 @@ class MHCA(_MultiHead):
         attn_mask: Tensor | None = None,
         causal: bool = False,
     ) -> Tensor:
+        """Let the L positions of ``x`` attend to the S of ``cond``: (B, L, d_in), (B, S, d_cond) -> (B, L, d_in).
+
+        ``key_padding_mask`` (B, S) and ``attn_mask`` (L, S) or (B, L, S) are booleans, True where a query may attend,
+        or scores to add; ``causal`` lets query i attend to keys 0 to i. Raises ``ConfigError`` for a mask of other shape.
+        """
         (q,), (k, v) = self._heads(self.q(x), 1), self._heads(self.kv(cond), 2)
         return self._attend(q, k, v, key_padding_mask, attn_mask, causal)
 
@@ -122,6 +132,7 @@ class CrossAttention(MHCA):
         attn_mask: Tensor | None = None,
         causal: bool = False,
     ) -> Tensor:
+        """Let ``query`` attend to ``key_value``: (B, L, d_in), (B, S, d_in) -> (B, L, d_in); masks as for `MHCA`."""
         return super().forward(query, key_value, key_padding_mask, attn_mask, causal)
 
 
