@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from jimmy_manager.datasets.sequence_checks import to_device
 from jimmy_manager.errors import ConfigError
 from jimmy_manager.models.extend_as import extendAs
 
@@ -101,7 +102,7 @@ class SequentialLossWithLength(MaskedLoss):
         dimension 2. ``lengths`` are (B,), ints.
         """
         time, device = self._time(pred, target), pred[0].device
-        ends = torch.as_tensor(lengths).to(device, non_blocking=True)
+        ends = to_device(lengths, device)
         if ends.shape != (len(pred),):
             raise ConfigError(f"lengths have shape {tuple(ends.shape)} for {len(pred)} sequences; give one for each")
         return super().forward(pred, target, torch.arange(time, device=device) < ends.unsqueeze(1))
@@ -136,7 +137,7 @@ def _laid_out(values: Tensor | Sequence[Tensor], mask: Tensor, *, of_classes: bo
                           "give a mask (B, L) with L not below the longest")
     longest = values[0].new_zeros(mask.shape[1], *values[0].shape[1:])
     padded = pad_sequence([*values, longest], batch_first=True)[:-1]
-    have = torch.tensor(rows).to(mask.device, non_blocking=True).unsqueeze(1)
+    have = to_device(rows, mask.device).unsqueeze(1)
     position = torch.arange(mask.shape[1], device=mask.device)
     is_packed = mask.sum(dim=1, keepdim=True) == have
     row = torch.where(is_packed, (mask.cumsum(dim=1) - 1).clamp(min=0), position)
