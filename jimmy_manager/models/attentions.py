@@ -112,7 +112,8 @@ class MHCA(_MultiHead):
         """Let the L positions of ``x`` attend to the S of ``cond``: (B, L, d_in), (B, S, d_cond) -> (B, L, d_in).
 
         ``key_padding_mask`` (B, S) and ``attn_mask`` (L, S) or (B, L, S) are booleans, True where a query may attend,
-        or scores to add; ``causal`` lets query i attend to keys 0 to i. Raises ``ConfigError`` for a mask of other shape.
+        or scores to add; ``causal`` lets query i attend to keys 0 to i. Raises ``ConfigError`` for a mask of other
+        shape.
         """
         (q,), (k, v) = self._heads(self.q(x), 1), self._heads(self.kv(cond), 2)
         return self._attend(q, k, v, key_padding_mask, attn_mask, causal)

@@ -406,7 +406,7 @@ def test_a_state_from_the_middle_of_another_number_of_batches_is_refused(tmp_pat
     again = JimmyTrainer(
         again.train_set, None, again.model, plateau(again.model.optimizer), moving_avg=5, show_progress=False
     )
-    with pytest.raises(CheckpointError, match=r"after batch 3 of a pass of 7 batches, but a pass .* has 11; resume with"):
+    with pytest.raises(CheckpointError, match=r"after batch 3 of a pass of 7 batches, but a pass .* has 11; resume"):
         again.load_state_dict(trainer.state_dict())
 
 
