@@ -106,7 +106,7 @@ class JimmyTrainer:
         self.eval_losses: dict[str, float] = {}
         self.origin: Mapping[str, Any] | None = None
         """What whoever built all this had the random numbers from, for building it alike when it is resumed."""
-        self._has_agreed_to_stop = False
+        self._has_agreed_to_stop = self._is_cut = False
         self._is_save_due = False
         self._told_skips = 0
         self.is_first = self.group is None or self.group.is_first
@@ -138,7 +138,7 @@ class JimmyTrainer:
         """Train one pass, or the rest of one, and update the rate; False where a stop flag ended it in between."""
         self._begin_epoch()
         loop, meter, step = self.loop, self.meter, self.model.trainStep
-        for batch in self._batches(loop.batch):
+        for batch in self._fetched(loop.batch):
             meter.add(step(batch))
             loop.batch += 1
             loop.step += 1
@@ -151,6 +151,9 @@ class JimmyTrainer:
             if self._is_stopping and loop.batch < self.train_set.n_batches and not self.model.is_accumulating:
                 self._read_losses()
                 return False
+        if self._is_cut:
+            self._read_losses()
+            return False
         self._end_epoch()
         return True
 
@@ -167,7 +170,7 @@ class JimmyTrainer:
         if self.tm:
             self.tm.log(self.loop.step, **losses)
         # A loss that is not finite is never the best, but the first evaluation leaves a file in any case.
-        if self.loop.best is None or main < self.loop.best:
+        if self.loop.best is None or (isfinite(main) and main < self.loop.best):
             self.loop.best = main if isfinite(main) else inf
             self._save_best(losses)
         self._display(losses)
@@ -265,6 +268,20 @@ class JimmyTrainer:
 
     # One epoch
 
+    def _fetched(self, start: int) -> Iterator[Any]:
+        """Yield the batches of a pass; where a stop signal has ended the processes that make them, too, no more."""
+        self._is_cut, before = False, random_state.take()
+        try:
+            yield from self._batches(start)
+        except Exception as error:
+            if not self.stop or self.group is not None or self.model.is_accumulating:
+                raise
+            log.warning("no more batches after %s: %s: %s", self.stop.reason, type(error).__name__, error)
+            self._is_cut = True
+            if self.loop.batch == start:  # nothing was trained since the order was drawn: that is to be done again
+                self.train_set.load_state_dict(self.loop.order or {})
+                random_state.restore(before, "")
+
     def _batches(self, start: int) -> Iterator[Any]:
         if start:
             # A DataLoader may draw its order from the global generators, which stand where the step left them.
@@ -321,7 +338,6 @@ class JimmyTrainer:
         loop.epoch += 1
         if self.scheduler_interval == "epoch":
             self._update_rate()
-        loop.top_rate = max(loop.top_rate, self.model.lr)
         # A rate that has never been above it is still warming up.
         loop.has_ended = self.model.lr < self.early_stop_lr <= loop.top_rate
         if self.rate:
@@ -331,6 +347,7 @@ class JimmyTrainer:
         if len(self.meter) and getattr(self.lr_scheduler, "takes_metric", True):
             self._read_losses()  # or the metric, and so the rate, would depend on how fast the machine is
         self.lr_scheduler.update(self.averages.moving()[self.meter.main])
+        self.loop.top_rate = max(self.loop.top_rate, self.model.lr)
 
     def _read_losses(self) -> None:
         rows = self.meter.read()

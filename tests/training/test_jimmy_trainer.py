@@ -243,7 +243,7 @@ def test_after_a_resume_the_best_is_still_that_of_before(tmp_path):
 
 def test_of_equal_losses_the_first_is_kept_and_no_loss_that_is_not_finite_is_the_best(tmp_path, caplog):
     class Scripted(Counting):
-        losses = iter([math.nan, math.inf, 5.0, 5.0, math.nan])
+        losses = iter([math.nan, -math.inf, 5.0, 5.0, -math.inf])
 
         def evalStep(self, data_dict):
             return {"Eval/Main": self.loss}, {}
