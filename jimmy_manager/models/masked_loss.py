@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from jimmy_manager.datasets.sequence_checks import to_device
+from jimmy_manager.datasets.sequence_checks import as_integers, to_device
 from jimmy_manager.errors import ConfigError
 from jimmy_manager.models.extend_as import extendAs
 
@@ -96,12 +96,16 @@ class SequentialLossWithLength(MaskedLoss):
     def forward(
         self, pred: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor], lengths: Tensor | Sequence[int]
     ) -> Tensor:
-        """Return the mean over the first ``lengths[i]`` positions of each sequence i; what exceeds it is as its end.
+        """Return the mean over the first ``lengths[i]`` positions of each sequence i.
 
         ``pred`` and ``target`` are as for `MaskedLoss`; time is dimension 1, that of logits or probabilities (B, C, L)
-        dimension 2. ``lengths`` are (B,), ints.
+        dimension 2. ``lengths`` are (B,), ints up to L.
+
+        Raises ``ConfigError`` for a length beyond L, but not where the lengths lie on a GPU: to look at them there
+        would be a wait, so such a length counts all L positions.
         """
         time, device = self._time(pred, target), pred[0].device
+        _check_ends(lengths, time)
         ends = to_device(lengths, device)
         if ends.shape != (len(pred),):
             raise ConfigError(f"lengths have shape {tuple(ends.shape)} for {len(pred)} sequences; give one for each")
@@ -112,6 +116,15 @@ class SequentialLossWithLength(MaskedLoss):
             if isinstance(each, Tensor):
                 return each.shape[2 if self._has_classes and (each is pred or each.is_floating_point()) else 1]
         return max(map(len, (*pred, *target)))
+
+
+def _check_ends(lengths: Tensor | Sequence[int], time: int) -> None:
+    if isinstance(lengths, Tensor) and lengths.device.type != "cpu":
+        return
+    ends = as_integers(lengths)
+    if ends.numel() and (longest := int(ends.max())) > time:
+        raise ConfigError(f"the largest of the lengths is {longest}, but the sequences have {time} positions; after "
+                          "shiftForNextStep use its mask with MaskedLoss, or lengths - steps")
 
 
 def _element_wise(base: type[nn.Module] | nn.Module) -> nn.Module:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as func
 
+from jimmy_manager.datasets.sequences import shiftForNextStep
 from jimmy_manager.errors import ConfigError
 from jimmy_manager.models.losses import RMSE
 from jimmy_manager.models.masked_loss import MaskedLoss, SequentialLossWithLength
@@ -218,10 +219,23 @@ def test_gradients_of_sequences_are_right_and_stop_at_their_ends() -> None:
     assert (gradient[~after] != 0).all()
 
 
-def test_a_length_beyond_the_time_there_is_counts_what_there_is() -> None:
-    pred, target = randn(2, 3), randn(2, 3)
-    loss = SequentialLossWithLength(nn.MSELoss)(pred, target, [9, 3])
-    torch.testing.assert_close(loss, func.mse_loss(pred, target), rtol=1e-12, atol=0)
+@pytest.mark.parametrize("form", [list, torch.tensor])
+def test_a_length_beyond_the_sequences_is_refused_with_what_to_give_after_a_shift(form: Callable[..., Any]) -> None:
+    sequences, loss = randn(2, 4, 2), SequentialLossWithLength(nn.MSELoss)
+    inputs, targets, mask = shiftForNextStep(sequences, torch.tensor([4, 2]))
+    says = r"largest of the lengths is 4, but the sequences have 3 positions; after shiftForNextStep use its mask"
+    for target in (targets, list(targets)):
+        with pytest.raises(ConfigError, match=says):
+            loss(inputs, target, form([4, 2]))
+    with pytest.raises(ConfigError, match=says):
+        loss(list(inputs), list(targets), form([4, 2]))
+    by_mask = MaskedLoss(nn.MSELoss)(inputs, targets, mask)
+    torch.testing.assert_close(loss(inputs, targets, form([3, 1])), by_mask, rtol=1e-12, atol=0)
+
+
+def test_lengths_that_lie_on_another_device_are_not_looked_at() -> None:
+    pred = torch.zeros(2, 3, device="meta")  # a look at its values would raise
+    assert SequentialLossWithLength(nn.MSELoss)(pred, pred, torch.tensor([9, 3], device="meta")).shape == ()
 
 
 def test_half_precision_survives_many_elements() -> None:
