@@ -216,13 +216,19 @@ class JimmyModel(nn.Module):
         self._is_initialized = True
 
     def _judge(self, data_dict: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        data = data_dict["data"]
+        try:
+            data, target = data_dict["data"], data_dict["target"]
+        except KeyError:
+            raise HookError(
+                f"the steps of {type(self).__name__} read 'data' and 'target', but the batch has {list(data_dict)}; "
+                "write trainStep and evalStep for it"
+            ) from None
         if not self.mixed_precision:
             output = self(data)
-            return self.criterion(output, data_dict["target"]), output
+            return self.criterion(output, target), output
         with getAutoCast(data, self.mixed_precision):
             output = self(data)
-            return self.criterion(output, data_dict["target"]), output
+            return self.criterion(output, target), output
 
     @torch.no_grad()
     def _plain_step(self, data_dict: Mapping[str, Any]) -> Step:

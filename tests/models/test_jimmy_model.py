@@ -296,6 +296,24 @@ def test_impossible_arguments_are_refused(arguments, complaint):
         Small(**arguments)
 
 
+@pytest.mark.parametrize("step", ["trainStep", "evalStep", "testStep"])
+@pytest.mark.parametrize("lacking", ["data", "target"])
+def test_a_batch_that_the_plain_steps_cannot_read_is_named_by_what_it_has(step, lacking):
+    given = batch()
+    given["points"] = given.pop(lacking)
+    with pytest.raises(HookError, match=r"steps of Small read 'data' and 'target', but.*\['.*'points'\]; write train"):
+        getattr(made(), step)(given)
+
+
+def test_what_a_layer_does_not_find_is_not_blamed_on_the_batch():
+    class Table(Small):
+        def forward(self, x):
+            return {}["data"]
+
+    with pytest.raises(KeyError, match="data"):
+        Table().evalStep(batch())
+
+
 def test_a_model_that_was_not_initialized_says_so():
     with pytest.raises(HookError, match=r"call initialize\(\)"):
         Small().trainStep(batch())
