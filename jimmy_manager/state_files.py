@@ -53,14 +53,17 @@ def load_state(path: str | os.PathLike[str], map_location: torch.device | str | 
     """Return what `save_state` wrote, with tensors on ``map_location``; nothing in the file is executed.
 
     Raises ``FileNotFoundError`` where there is no file, and ``CheckpointError`` where it is damaged, be it by one bit,
-    holds more than tensors and plain values, or is not a dictionary.
+    is not of torch, holds more than tensors and plain values, or is not a dictionary.
     """
     try:
         _check_sums(path)
         state = torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no checkpoint {str(path)!r}") from None
-    except MemoryError:
+    except IsADirectoryError:
+        example = os.path.join(path, "last.pth")
+        raise CheckpointError(f"{str(path)!r} is a directory; give the file, e.g. {example!r}") from None
+    except (MemoryError, CheckpointError):
         raise
     except zipfile.BadZipFile as error:
         raise CheckpointError(f"cannot load {str(path)!r}: it is damaged ({error}); take another copy of it") from error
@@ -78,10 +81,16 @@ def load_state(path: str | os.PathLike[str], map_location: torch.device | str | 
 
 
 def _check_sums(path: str | os.PathLike[str]) -> None:
-    """Raise where an entry of the file is not as it was written: torch saves check sums, but does not look at them."""
+    """Raise where the file is not as torch writes one, which saves check sums of its entries without looking at them."""
     with open(path, "rb") as file:
-        if file.read(4) != b"PK\3\4":
-            return  # written by a torch of old, without sums
+        start = file.read(4)
+        if start.startswith(b"\x80"):
+            return  # a pickle, written by a torch of old, without sums
+        if start != b"PK\3\4":
+            raise CheckpointError(
+                f"cannot load {str(path)!r}: it is damaged, or is not a file that torch wrote (it begins with "
+                f"{start!r}); give a checkpoint or saved weights"
+            )
         with zipfile.ZipFile(file) as archive:
             for entry in archive.infolist():
                 if entry.CRC:  # 0: its writer had switched sums off

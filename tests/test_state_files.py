@@ -97,8 +97,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_directory_is_no_damaged_file(tmp_path: Path) -> None:
-    with pytest.raises(IsADirectoryError):
-        load_state(tmp_path)
+    for path in (tmp_path, f"{tmp_path}/"):
+        with pytest.raises(CheckpointError, match=r"^'.*' is a directory; give the file, e\.g\. '.*[^/]/last\.pth'$"):
+            load_state(path)
 
 
 def test_a_flipped_bit_in_a_tensor_is_damage_in_the_file_of_that_name(tmp_path: Path) -> None:
@@ -117,6 +118,16 @@ def test_what_is_no_state_is_damage_in_the_file_of_that_name(content: bytes, tmp
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"^cannot load '.*/best\.pth': it is damaged"):
         load_state(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK", b"epoch,loss\n1,0.5\n"])
+def test_what_does_not_begin_as_torch_begins_its_files_is_not_said_to_run_code(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "notes.pth"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"is not a file that torch wrote \(it begins with b'") as refusal:
+        load_state(path)
+    assert repr(content[:4]) in str(refusal.value)
+    assert "code" not in str(refusal.value)
 
 
 def test_a_state_is_a_dictionary(tmp_path: Path) -> None:
