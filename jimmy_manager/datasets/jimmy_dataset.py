@@ -188,7 +188,8 @@ class JimmyDataset:
         if tensors and not any(map(len, tensors)):
             raise HookError(
                 f"{where} is empty; its batches are counted from {self.index_base}: "
-                "count so in __getitem__, or set index_base on the class"
+                "count so in __getitem__, or set index_base on the class; "
+                f"or n_samples, {len(self)}, is larger than the data"
             )
 
     def __getattr__(self, name: str) -> Any:

@@ -353,6 +353,20 @@ def test_batches_counted_from_the_other_end_are_noticed():
         list(NewerInOlder())
 
 
+def test_an_empty_last_batch_may_also_be_of_an_n_samples_beyond_the_data():
+    class Short(JimmyDataset):
+        def __init__(self):
+            super().__init__("all", 4)
+            self.points = torch.arange(8.0)
+            self.n_samples = 9
+
+        def __getitem__(self, idx):
+            return {"points": self.points[idx * 4 : (idx + 1) * 4]}
+
+    with pytest.raises(HookError, match=r"Short\[2\] is empty; .*; or n_samples, 9, is larger than the data$"):
+        list(Short())
+
+
 @pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d))])
 def test_a_copy_goes_on_with_the_same_orders(clone):
     dataset = Newer(shuffle=True, count=50)
