@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +28,10 @@ _log = logging.getLogger(__name__)
 
 # What else a trainer takes is the Manager's own business: how long, when to save, where to log.
 _TRAINER_FIELDS = ("on_nan", "moving_avg", "early_stop_lr", "scheduler_interval")
+
+
+_FIELDS = ("data", "model", "optim", "scheduler", "trainer", "batch_size", "seed")
+_OTHER_NAMES = {"optimizer": "optim", "lr_scheduler": "scheduler", "dataset": "data", "datasets": "data"}
 
 
 class TrainedManager(Manager):
@@ -61,6 +67,7 @@ class TrainedManager(Manager):
     def setup(self, config: Config) -> None:
         """Build data, model, optimizer, scheduler and trainer on ``self.device``."""
         super().setup(config)
+        self._check_fields()
         self.data = self._build_data()
         self.model = self._build("model").to(self.device)
         model = self.model if isinstance(self.model, JimmyModel) else Supervised(self.model, self)
@@ -180,6 +187,18 @@ class TrainedManager(Manager):
             raise ConfigError(f"two of the losses {list(losses)} would have one name in the preview, {list(named)}")
         return {f"{name}_{split}": value for name, value in named.items()}
 
+    def _check_fields(self) -> None:
+        """Refuse what looks like a field of ours and would be passed over; others are taken for the user's own."""
+        if self.strict is False:
+            return
+        for name in self.config:
+            meant = _OTHER_NAMES.get(name) or next(iter(get_close_matches(name, _FIELDS, 1, cutoff=0.8)), name)
+            if name not in _FIELDS and meant != name:
+                raise UnknownField(
+                    f"{type(self).__name__} reads no field {name!r}; did you mean {meant!r}? If it is your own, set "
+                    f"strict = False in {type(self).__name__}"
+                )
+
     def _target(self, field: str) -> Config:
         """Return a field that has a ``_target_``, or say which field is missing."""
         target = self.config.get(field)
@@ -191,7 +210,17 @@ class TrainedManager(Manager):
         return target
 
     def _build(self, field: str, *args: Any) -> Any:
-        return self._target(field).instantiate(*args)
+        target = self._target(field)
+        kind = find_target(target["_target_"], self.allowed_targets())
+        given = {name: value for name, value in target.items() if name != "_target_"}
+        signature = CallSignature(functools.partial(kind, *args) if args else kind)
+        signature.check(given)
+        try:
+            return target.instantiate(*args)
+        except TypeError as error:
+            if (better := signature.explained(error, given)) is not None:
+                raise better from error
+            raise
 
 
 class Supervised(JimmyModel):

@@ -97,17 +97,17 @@ class JimmyTrainer:
         self.scheduler_interval, self.show_progress = scheduler_interval, show_progress
         self.stop = StopFlag() if stop is None else stop
         self.group = ProcessGroup.current() if distributed else None
-        # Processes read their losses together, so at counted steps and not at moments.
-        pace: dict[str, Any] = {"read_every": 50, "read_every_s": inf} if self.group else {}
+        # Processes read their losses together, so at counted steps and not at moments; see `_keep_pace`.
+        pace: dict[str, Any] = {"read_every": 1, "read_every_s": inf} if self.group else {}
         self.meter = LossMeter(model.train_loss_names, f"{type(model).__name__}.trainStep", "train_loss_names", **pace)
         if eval_set is not None:
             meter_of(model)  # says what is wrong with eval_loss_names
         self.averages = Averages(self.meter.names, self.meter.main, moving_avg)
-        self.eval_losses: dict[str, float] = {}
         self.origin: Mapping[str, Any] | None = None
         """What whoever built all this had the random numbers from, for building it alike when it is resumed."""
         self._has_agreed_to_stop = self._is_cut = False
         self._is_save_due = False
+        self.read_within_s = 1.0
         self._told_skips = 0
         self.is_first = self.group is None or self.group.is_first
         self.rate: RuntimeParams | None = None
@@ -163,7 +163,7 @@ class JimmyTrainer:
             return {}
         if self.group is not None:
             self.group.spread(self.model.buffers())
-        losses = self.eval_losses = self.evaluate(self.eval_set, pm=self.pm, tm=self.tm)
+        losses = self.loop.eval_losses = self.evaluate(self.eval_set, pm=self.pm, tm=self.tm)
         main = losses[next((name for name in losses if name.endswith("/Main")), next(iter(losses)))]
         if not isfinite(main):
             self._meet_non_finite(f"the main evaluation loss is {main} {self.place}", "training goes on")
@@ -198,10 +198,18 @@ class JimmyTrainer:
         return self.loop.has_ended or self.loop.epoch >= self.n_epochs
 
     @property
+    def eval_losses(self) -> dict[str, float]:
+        """The mean losses of the last evaluation, also of one before training was resumed."""
+        return self.loop.eval_losses
+
+    @property
     def place(self) -> str:
-        """Where training stands, in words; epochs, steps and batches are counted from 0."""
+        """Where training stands, in words."""
         loop = self.loop
-        return f"in epoch {loop.epoch}, step {loop.step}, batch {loop.batch} of {self.train_set.n_batches}"
+        if not loop.batch:
+            return f"after {loop.epoch} of {self.n_epochs} epochs (step {loop.step})"
+        done = f"after {loop.batch} of {self.train_set.n_batches} batches (step {loop.step})"
+        return f"in epoch {loop.epoch + 1} of {self.n_epochs}, {done}"
 
     # Saving and resuming
 
@@ -350,6 +358,8 @@ class JimmyTrainer:
         self.loop.top_rate = max(self.loop.top_rate, self.model.lr)
 
     def _read_losses(self) -> None:
+        if self.group is not None and len(self.meter):
+            self._keep_pace(self.group)
         rows = self.meter.read()
         first = self.loop.batch - len(rows)
         samples = [self.train_set.samples_in(first + i) for i in range(len(rows))]
@@ -358,6 +368,12 @@ class JimmyTrainer:
         self._check_finite(rows, first)
         self.averages.extend(rows, samples)
         self._show()
+
+    def _keep_pace(self, group: ProcessGroup) -> None:
+        """Agree on how many steps take about a second: so soon a stop is heeded, and so often losses are exchanged."""
+        ((seconds,),) = group.sum([[self.meter.waiting_s / group.size]])
+        steps = len(self.meter) * self.read_within_s / seconds
+        self.meter.read_every = max(1, min(50, int(steps)))
 
     def _check_finite(self, rows: list[Row], first: int) -> None:
         main = self.meter.names.index(self.meter.main)
@@ -423,7 +439,8 @@ class JimmyTrainer:
             save_state({"model": weights, **at}, self.save_dir / "best.pth")
 
     def _where_saved(self) -> str:
-        return f"{self.save_dir / 'last.pth'} has the newest saved state" if self.save_dir else "nothing was saved"
+        last = self.save_dir / "last.pth" if self.save_dir else None
+        return f"{last} has the newest saved state" if last and last.exists() else "nothing was saved"
 
 
 def open_log(log_dir: Path | None, model: JimmyModel, step: int) -> TensorBoardManager:

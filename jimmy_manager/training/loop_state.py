@@ -11,7 +11,7 @@ from jimmy_manager.errors import CheckpointError
 
 log = logging.getLogger(__name__)
 
-_OF_LOOP = ("epoch", "batch", "step", "best", "top_rate", "has_ended")
+_OF_LOOP = ("epoch", "batch", "step", "best", "eval_losses", "top_rate", "has_ended")
 _OF_SETS = ("n_samples", "n_batches", "order", "eval_order")
 
 
@@ -19,9 +19,10 @@ _OF_SETS = ("n_samples", "n_batches", "order", "eval_order")
 class LoopState:
     """Where training stands: ``epoch`` passes are behind the model, and ``batch`` batches of the one in progress.
 
-    ``step`` counts the batches since the start, ``best`` is the lowest main loss of an evaluation, ``has_ended`` tells
-    of an early stop, ``top_rate`` is the highest learning rate so far. ``order`` is what gives the pass in progress its
-    order. Between passes the orders to come are those that the sets tell of when they are asked.
+    ``step`` counts the batches since the start, ``best`` is the lowest main loss of an evaluation, ``eval_losses`` are
+    those of the last one, ``has_ended`` tells of an early stop, ``top_rate`` is the highest learning rate so far.
+    ``order`` is what gives the pass in progress its order. Between passes the orders to come are those that the sets
+    tell of when they are asked.
     """
 
     train_set: Any = field(repr=False)
@@ -30,6 +31,7 @@ class LoopState:
     batch: int = 0
     step: int = 0
     best: float | None = None
+    eval_losses: dict[str, float] = field(default_factory=dict)
     top_rate: float = 0.0
     has_ended: bool = False
     order: Mapping[str, Any] | None = field(default=None, repr=False)

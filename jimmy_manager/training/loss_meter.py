@@ -60,7 +60,12 @@ class LossMeter:
     @property
     def is_due(self) -> bool:
         """Whether enough has gathered, in steps or in time, to be worth a wait for the device."""
-        return len(self._steps) >= self.read_every or time.monotonic() - self._read_at > self.read_every_s
+        return len(self._steps) >= self.read_every or self.waiting_s > self.read_every_s
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds since losses were read last."""
+        return time.monotonic() - self._read_at
 
     def __len__(self) -> int:
         """Return how many steps wait to be read."""

@@ -236,7 +236,8 @@ class Diverging(Small):
 
 def test_a_loss_that_diverges_fails_its_run_with_the_step_and_the_batch():
     manager = Diverging(None, device="cpu", verbose=False)
-    with pytest.raises(NonFiniteLoss, match="the main evaluation loss is inf in epoch 0, step 0"):
+    message = r"the main evaluation loss is inf after 0 of 100 epochs \(step 0\); nothing was saved"
+    with pytest.raises(NonFiniteLoss, match=message):
         manager.process(configuration(), num_epochs=1)
 
 
@@ -503,3 +504,26 @@ def test_looking_at_a_run_writes_no_log(tmp_path):
     key = manager.process(core_configuration(), num_epochs=0)
     Core(tmp_path / "store", device="cpu", verbose=False, read_only=True).fetch(key)
     assert not (tmp_path / "store" / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1}}, r"no field 'optimizer'; did you mean 'optim'\?"),
+        ({"batchsize": 4}, r"no field 'batchsize'; did you mean 'batch_size'\?"),
+        ({"model": {"_target_": f"{__name__}.Classifier", "widht": 4}}, "Classifier needs the argument 'width'"),
+        ({"scheduler": {"_target_": "torch.optim.lr_scheduler.StepLR", "stepsize": 4}}, "did you mean 'step_size'"),
+    ],
+)
+def test_what_would_be_passed_over_or_does_not_fit_is_refused_by_name(fields, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        Core(None, device="cpu", verbose=False).process(core_configuration(**fields), num_epochs=1)
+
+
+def test_a_field_of_one_s_own_may_have_any_name():
+    class Own(Core):
+        strict = False
+
+    manager = Own(None, device="cpu", verbose=False)
+    manager.process(core_configuration(optimizer="mine", augment=3), num_epochs=1)
+    assert manager.config.optimizer == "mine"

@@ -221,11 +221,11 @@ def test_an_evaluation_that_is_not_finite_is_never_the_best(
 ) -> None:
     ours = trainer(eval_set=points(bad=float("nan")), on_nan=on_nan, save_dir=tmp_path)
     if on_nan == "stop":
-        with pytest.raises(NonFiniteLoss, match=r"the main evaluation loss is nan in epoch 1, step 5"):
+        with pytest.raises(NonFiniteLoss, match=r"the main evaluation loss is nan after 1 of 2 epochs"):
             ours.start()
         return
     ours.start()
-    assert "the main evaluation loss is nan in epoch 1, step 5" in caplog.text
+    assert "the main evaluation loss is nan after 1 of 2 epochs" in caplog.text
     assert "skipped" not in caplog.text
     ours.eval_set = points()
     ours.eval_epoch()

@@ -597,7 +597,7 @@ def test_on_resume_in_the_middle_of_an_epoch_the_display_is_told_its_step(displa
 def test_the_display_is_closed_where_training_fails(display):
     trainer = displayed(n_epochs=2)
     trainer.model.goal = math.nan
-    with pytest.raises(NonFiniteLoss, match="the main evaluation loss is nan in epoch 1, step 3"):
+    with pytest.raises(NonFiniteLoss, match="the main evaluation loss is nan after 1 of 2 epochs"):
         trainer.start()
     assert Display.newest.calls[-1] == "close"
     assert trainer.pm is None

@@ -61,7 +61,7 @@ def test_training_was_something_to_be_equal_about(alone):
 
 def test_a_stop_that_reaches_one_process_stops_all_and_the_rest_ends_in_the_same_bytes(together, tmp_path):
     stopped = train(tmp_path, 3, "--stop-at", "18")
-    place = "stopped in epoch 2, step 22, batch 6 of 8"  # where losses are read next, and no gradients are under way
+    place = "stopped in epoch 3 of 9, after 2 of 8 batches (step 18)"
     assert f"SIGTEST: {place}" in stopped[2]["ended"]
     assert f"a signal to another process: {place}" in stopped[0]["ended"]
     resumed = train(tmp_path, 3, "--resume")

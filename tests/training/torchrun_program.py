@@ -85,7 +85,7 @@ def main() -> None:
         show_progress=False, stop=stop, on_nan="skip",
     )  # fmt: skip
     if trainer.group is not None:
-        trainer.meter.read_every = 5
+        trainer.read_within_s = 0.0  # after each step, so that it is known where they stop
     if arguments.resume:
         trainer.resume()
     ended = "done"
