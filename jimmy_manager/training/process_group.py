@@ -34,7 +34,7 @@ class ProcessGroup:
     an element counts more where few of them are selected. A batch with fewer rows than there are processes is computed
     whole by each.
 
-    A stop is heeded when losses are read next, at the latest after 50 steps: only there do the processes agree on it.
+    A stop is heeded when losses are read next, after about a second or a step: only there do the processes agree on it.
     """
 
     def __init__(self) -> None:
