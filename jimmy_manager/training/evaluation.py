@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import nan
 from typing import Any
@@ -47,7 +47,8 @@ def mean_losses(
     """Return the mean of each declared evaluation loss over the samples of ``dataset``; NaN where it has none.
 
     ``on_figure`` is given the first output ``fig``; each further one is closed, lest open figures fill the memory.
-    The processes of a ``group`` share every batch.
+    The processes of a ``group`` share every batch. Without one, ``HookError`` for a loss that is a vector, but not of
+    the samples of its batch.
     """
     meter = meter_of(model)
     sums, total, is_shown = [0.0] * len(meter.names), 0.0, False
@@ -65,6 +66,8 @@ def mean_losses(
         for batch, count in _counted(dataset, group):
             step = model.evalStep(batch)
             meter.add(step)
+            if group is None:
+                _check_rows(step[0], batch, count, meter.names, type(model).__name__)
             counts.append(count)
             if (figure := _figure_of(step)) is not None:
                 if on_figure is None or is_shown:
@@ -132,6 +135,19 @@ def _rows_of(step: Any, count: float, meter: LossMeter) -> list[list[float]] | N
     if not all(isinstance(value, Tensor) and value.shape == (count,) for value in losses):
         return None
     return [list(row) for row in zip(*(value.tolist() for value in losses), strict=True)]
+
+
+def _check_rows(losses: Mapping[str, Any], batch: Batch, count: float, names: Sequence[str], owner: str) -> None:
+    for name in names:
+        loss = losses[name]
+        if not isinstance(loss, Tensor) or loss.ndim != 1 or len(loss) in (1, count):
+            continue
+        # A batch sampler may make batches of other sizes than were counted on: then the loss may well be right.
+        if any(_has_rows(value, count) for value in batch.values()):
+            raise HookError(
+                f"{owner}.evalStep returned {name!r} with {len(loss)} values for a batch of {count} samples; return "
+                "one a sample, or their mean"
+            )
 
 
 def _singles(batch: Batch, count: float) -> Iterator[Batch]:
