@@ -81,7 +81,7 @@ def load_state(path: str | os.PathLike[str], map_location: torch.device | str | 
 
 
 def _check_sums(path: str | os.PathLike[str]) -> None:
-    """Raise where the file is not as torch writes one, which saves check sums of its entries without looking at them."""
+    """Raise where the file is not as torch writes one, which saves check sums of its entries without a look at them."""
     with open(path, "rb") as file:
         start = file.read(4)
         if start.startswith(b"\x80"):
