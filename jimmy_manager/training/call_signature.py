@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import re
 from collections.abc import Iterable, Mapping
@@ -38,7 +39,7 @@ class CallSignature:
         """Raise ConfigError for the first argument that the target does not take, else for one that it lacks."""
         for name in given:
             if not self.takes(name):
-                raise self._refusal(name, list(self._named))
+                raise self._refusal(name, list(self._named), self._bridge(name))
         for name, parameter in self._named.items():
             if parameter.default is parameter.empty and name not in given:
                 raise ConfigError(f"{short_name(self.target)} needs the argument {name!r}, which is not given")
@@ -61,11 +62,14 @@ class CallSignature:
             names.update(dict.fromkeys(CallSignature(base)._named))
         return list(names)
 
-    def _refusal(self, name: str, known: Iterable[str]) -> UnknownField:
+    def _bridge(self, name: str) -> str:
+        """Return how the argument would reach the constructor above that takes it; nothing where none does."""
+        return "; add **kwargs to its __init__ and hand it to super().__init__" if name in self._known() else ""
+
+    def _refusal(self, name: str, known: Iterable[str], advice: str = "") -> UnknownField:
         takes = ", ".join(known) or "none"
-        return UnknownField(
-            f"{short_name(self.target)} takes no argument {name!r} (it takes: {takes}){nearest(name, known)}"
-        )
+        end = advice or nearest(name, known)
+        return UnknownField(f"{short_name(self.target)} takes no argument {name!r} (it takes: {takes}){end}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -79,7 +83,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def short_name(target: Any) -> str:
-    """Return the name of a class or function without its module, else the repr."""
+    """Return the name of a class or function, also of one in a partial, without its module, else the repr."""
+    while isinstance(target, functools.partial):  # its repr has whole arguments in it, for instance an optimizer
+        target = target.func
     return getattr(target, "__qualname__", None) or repr(target)
 
 

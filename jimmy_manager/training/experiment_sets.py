@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,8 @@ from jimmy_manager.datasets.torch_dataset import TorchDataset
 from jimmy_manager.errors import ConfigError
 from jimmy_manager.training.call_signature import short_name
 from jimmy_manager.training.dynamic_config import DynamicConfig
+
+log = logging.getLogger(__name__)
 
 
 def check_config(name: str, config: Any) -> None:
@@ -34,12 +37,14 @@ def build_train_and_eval(shared: Any, train_cfg: Any, eval_cfg: Any) -> tuple[An
     """Return the sets to train and to evaluate on; None for the latter where only ``train_cfg`` is given.
 
     A set without a configuration of its own comes from ``shared``. A dataset of the older form, which takes no
-    ``set_name``, has one set only: the same data, without a copy, then serve for both.
+    ``set_name``, has one set only: the same data, without a copy, then serve for both, which a warning says.
     """
     train_set = build_set("train", train_cfg, shared)
     if eval_cfg is None and shared is None:
         return train_set, None
     if train_cfg is None and eval_cfg is None and not _innermost(shared).takes("set_name"):
+        name = short_name(_innermost(shared).cls)
+        log.warning("%s takes no 'set_name': evaluation uses the training data; for others set eval_set_cfg", name)
         twin = _twin_in_order(train_set)
         if twin is not None:
             return train_set, twin
@@ -52,6 +57,11 @@ def build_set(name: str, own: Any, shared: Any) -> Any:
     Of the latter, only the set ``'train'`` is shuffled or loses its incomplete last batch.
     """
     if own is None:
+        if shared is None:
+            own_name = f"{name}_set_cfg"
+            raise ConfigError(
+                f"the experiment has no {own_name} and no dataset_cfg; set {own_name} = DynamicConfig(MyClass, ...)"
+            )
         check_config("dataset_cfg", shared)
         config = shared.clone()
         inner = _innermost(config)
@@ -78,6 +88,15 @@ def build_set(name: str, own: Any, shared: Any) -> Any:
 def class_name(dataset: Any) -> str:
     """Return the name of the class of a dataset, without what prefetches its batches."""
     return type(_source(dataset)).__name__
+
+
+def configured_name(config: Any) -> str | None:
+    """Return what `class_name` will be of the dataset that ``config`` builds; None where a function makes it."""
+    while isinstance(config, DynamicConfig) and config.cls is MultiThreadLoader:
+        config = getattr(config, "dataset", None)
+    if isinstance(config, DynamicConfig):
+        return config.cls.__name__ if isinstance(config.cls, type) else None
+    return class_name(config)
 
 
 @contextmanager

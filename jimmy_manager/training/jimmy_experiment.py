@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from difflib import get_close_matches
 from pathlib import Path
@@ -28,11 +28,20 @@ from jimmy_manager.training.experiment_sets import (
     build_train_and_eval,
     check_config,
     class_name,
+    configured_name,
     in_data_order,
 )
 from jimmy_manager.training.jimmy_trainer import JimmyTrainer
 from jimmy_manager.training.process_group import ProcessGroup
-from jimmy_manager.training.run_directory import agreed, discard_empty, held, make_directory, make_unused
+from jimmy_manager.training.run_directory import (
+    agreed,
+    discard_empty,
+    held,
+    last_in,
+    make_directory,
+    make_unused,
+    named,
+)
 from jimmy_manager.training.trainer_arguments import check_set
 from jimmy_manager.training.trainer_settings import trainer_settings
 
@@ -94,14 +103,23 @@ class JimmyExperiment:
     def start(self, checkpoint: str | os.PathLike[str] | None = None) -> Any:
         """Build everything, train, and return the trainer.
 
-        ``checkpoint`` is a ``last.pth``, with which its run goes on, bit by bit and in its own directory; or a file of
-        weights, such as ``best.pth``, from which a new run begins, see ``load_report``. Raises ConfigError where the
-        directory of a new run holds one already, or another process trains in it, and ``Stopped`` after a stop signal.
+        ``checkpoint`` is a ``last.pth``, or the directory of one, with which its run goes on, bit by bit and there; or
+        a file of weights, such as ``best.pth``, from which a new run begins, see ``load_report``; or ``'auto'``: the
+        ``last.pth`` of the directory that ``dir_name`` or ``save_dir`` names, and a new run where there is none. Raises
+        ConfigError where the directory of a new run holds one already, or another process trains in it, and for
+        ``'auto'`` without such a name; CheckpointError where a directory has no ``last.pth``; and ``Stopped`` after a
+        stop signal.
         """
         settings = self._checked()
+        group = ProcessGroup.current() if settings.get("distributed") else None
+        if checkpoint == "auto":
+            last = self._fixed_directory(settings) / "last.pth"
+            is_there = last.is_file() if group is None else group.first_of(last.is_file())
+            checkpoint = last if is_there else None
+        elif checkpoint is not None and Path(checkpoint).is_dir():
+            checkpoint = last_in(Path(checkpoint))
         state = None if checkpoint is None else load_state(checkpoint)
         resumed = Path(checkpoint) if checkpoint is not None and {"loop", "model"} <= set(state or ()) else None
-        group = ProcessGroup.current() if settings.get("distributed") else None
         origin = self._seeded(None if resumed is None else (state or {}).get("origin"))
         train_set, eval_set = build_train_and_eval(self.dataset_cfg, self.train_set_cfg, self.eval_set_cfg)
         model = self._build_model(checkpoint if resumed is None else None)
@@ -155,16 +173,31 @@ class JimmyExperiment:
         if self.train_set_cfg is None:
             check_config("dataset_cfg", self.dataset_cfg)
         check_config("model_cfg", self.model_cfg)
-        for name in vars(self):
-            if name not in _ATTRIBUTES and (near := get_close_matches(name, _ATTRIBUTES, 1, cutoff=0.8)):
-                log.warning("nobody reads the attribute %r of the experiment; is %r meant?", name, near[0])
         if not isinstance(self.constants, Mapping):
             raise ConfigError(f"constants is {self.constants!r}; it must be a dict, e.g. {{'n_epochs': 10}}")
         constants = dict(self.constants)
         seed = constants.pop("seed", None)
         if seed is not None and type(seed) is not int:
             raise ConfigError(f"constants['seed'] is {seed!r}; it must be an integer, or None for no seeding")
-        return trainer_settings(self.trainer_type, constants)
+        settings = trainer_settings(self.trainer_type, constants)
+        self._tell_of_unread((*settings, "seed"))
+        return settings
+
+    def _tell_of_unread(self, constants: Collection[str]) -> None:
+        """Warn of attributes that were set in vain; a subclass may read others, unless they are nearly one of ours."""
+        for name in vars(self):
+            if name in _ATTRIBUTES or name.startswith("_") or hasattr(type(self), name):
+                continue
+            near = get_close_matches(name, _ATTRIBUTES, 1, cutoff=0.8)
+            if name in constants:
+                advice = f"; {name!r} is a constant: exp.constants[{name!r}]"
+            elif near:
+                advice = f"; is {near[0]!r} meant?"
+            elif type(self) is JimmyExperiment:
+                advice = ""
+            else:
+                continue
+            log.warning("nobody reads the attribute %r of the experiment%s", name, advice)
 
     def _seeded(self, origin: Mapping[str, Any] | None) -> dict[str, Any]:
         """Seed, or draw again from where the run that goes on had its numbers; return that, for who resumes this run.
@@ -205,6 +238,22 @@ class JimmyExperiment:
         if resumed is not None and (own is None or Path(own).resolve() == resumed.parent.resolve()):
             return resumed.parent
         return make_directory(Path("Runs", kind), self.dir_name) if own is None else make_unused(Path(own))
+
+    def _fixed_directory(self, settings: Mapping[str, Any]) -> Path:
+        """Return the directory that every start has, told from the configuration, before anything is built."""
+        own = settings.get("save_dir")
+        if own is not None:
+            return Path(own)
+        if self.dir_name is None:
+            raise ConfigError("checkpoint='auto' needs a directory that has the same name at each start; give dir_name")
+        model_type: Any = getattr(self.model_cfg, "cls", None)
+        data = configured_name(self.train_set_cfg or self.dataset_cfg)
+        if data is None or not isinstance(model_type, type):
+            raise ConfigError(
+                "checkpoint='auto' cannot tell the directory where a function makes the dataset or the model; give "
+                "constants['save_dir']"
+            )
+        return named(Path("Runs", data, model_type.__name__), self.dir_name)
 
     def _describe(
         self, directory: Path, settings: Mapping[str, Any], model: JimmyModel, checkpoint: str | os.PathLike[str] | None

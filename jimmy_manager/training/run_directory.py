@@ -11,7 +11,7 @@ from pathlib import Path
 
 import filelock
 
-from jimmy_manager.errors import ConfigError
+from jimmy_manager.errors import CheckpointError, ConfigError
 from jimmy_manager.training.process_group import ProcessGroup
 
 log = logging.getLogger(__name__)
@@ -25,11 +25,23 @@ def make_directory(parent: Path, name: str | None) -> Path:
 
     Raises ConfigError for a name that leads elsewhere, and where a run was saved there.
     """
-    if name is None:
-        return _made_for_now(parent)
+    return _made_for_now(parent) if name is None else make_unused(named(parent, name))
+
+
+def named(parent: Path, name: str) -> Path:
+    """Return ``parent/name``; ConfigError for a name that leads elsewhere."""
     if not name or name.startswith(".") or Path(name).name != name:
         raise ConfigError(f"dir_name is {name!r}, no name of a directory; a whole path goes into constants['save_dir']")
-    return make_unused(parent / name)
+    return parent / name
+
+
+def last_in(directory: Path) -> Path:
+    """Return the ``last.pth`` of a directory; CheckpointError where there is none."""
+    if not (directory / "last.pth").is_file():
+        there = "; there is a best.pth: name that file to start from its weights"
+        also = there if (directory / "best.pth").is_file() else ""
+        raise CheckpointError(f"the directory {str(directory)!r} holds no last.pth{also}")
+    return directory / "last.pth"
 
 
 def make_unused(path: Path) -> Path:

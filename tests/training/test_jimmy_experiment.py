@@ -291,10 +291,14 @@ def test_evaluation_inherits_neither_shuffle_nor_drop_last() -> None:
     assert (judged.set_name, judged.shuffle, judged.drop_last, judged.n_batches) == ("eval", False, False, 2)
 
 
-def test_the_older_form_trains_and_evaluates_on_the_same_data() -> None:
+def test_the_older_form_trains_and_evaluates_on_the_same_data(caplog: pytest.LogCaptureFixture) -> None:
     exp = experiment()
+    exp.start()
+    assert not caplog.messages
     exp.dataset_cfg.cls = OlderPoints
     trainer = exp.start()
+    told = "OlderPoints takes no 'set_name': evaluation uses the training data; for others set eval_set_cfg"
+    assert caplog.messages == [told]
     train, judged = trainer.train_set, trainer.eval_set
     assert train.x.data_ptr() == judged.x.data_ptr()
     assert (train.shuffle, train.drop_last, judged.shuffle, judged.drop_last) == (True, True, False, False)
@@ -337,7 +341,7 @@ def test_sets_may_be_given_one_by_one_and_evaluation_left_out() -> None:
     trainer = exp.start()
     assert trainer.train_set.set_name == "train", "is added where the class takes it"
     assert trainer.eval_set is None
-    with pytest.raises(ConfigError, match="the experiment has no dataset_cfg"):
+    with pytest.raises(ConfigError, match="no test_set_cfg and no dataset_cfg; set test_set_cfg = DynamicConfig"):
         exp.test(trainer.model)
     exp.test_set_cfg = DynamicConfig(Points, batch_size=4)
     assert len(exp.test(trainer.model)) == SIZES["test"]
@@ -373,7 +377,73 @@ def test_any_scheduler_is_given_the_optimizer(config: DynamicConfig, rate: float
     assert exp.start().model.lr == pytest.approx(rate)
 
 
+def test_an_argument_that_a_scheduler_does_not_take_is_told_of_by_its_class_alone() -> None:
+    exp = experiment()
+    exp.lr_scheduler_cfg = DynamicConfig(torch.optim.lr_scheduler.StepLR, step=3)
+    with pytest.raises(UnknownField, match=r"^StepLR takes no argument 'step' \(.*\); did you mean 'step_size'\?$"):
+        exp.start()
+
+
+def test_an_argument_of_the_base_that_a_model_does_not_hand_on_says_how_to() -> None:
+    class Closed(Net):
+        def __init__(self, width: int = 3):
+            super().__init__(width)
+
+    exp = experiment()
+    exp.model_cfg = DynamicConfig(Closed, optimizer_args={"lr": 1e-3})
+    remedy = r"takes no argument 'optimizer_args' .*; add \*\*kwargs to its __init__ and hand it to super\(\).__init__$"
+    with pytest.raises(UnknownField, match=remedy):
+        exp.start()
+
+
 # Checkpoints
+
+
+def test_a_script_that_is_started_again_goes_on_from_its_own_directory() -> None:
+    whole = experiment(dir_name="whole", n_epochs=4).start().save_dir
+    parts = [experiment(dir_name="parts", n_epochs=count).start("auto") for count in (2, 4)]
+    assert [part.loop.epoch for part in parts] == [2, 4]
+    assert parts[1].save_dir == parts[0].save_dir == Path("Runs/Points/Net/parts")
+    assert digest(parts[1].save_dir) == digest(whole)
+    own = [experiment(n_epochs=count, save_dir="own").start("auto") for count in (1, 2)]
+    assert [(each.loop.epoch, each.save_dir) for each in own] == [(1, Path("own")), (2, Path("own"))]
+    assert runs() == ["Runs/Points/Net/parts", "Runs/Points/Net/whole"]
+
+
+def test_a_start_that_goes_on_by_itself_finds_the_directory_of_a_loader() -> None:
+    for count in (1, 2):
+        exp = experiment(dir_name="loaded", n_epochs=count)
+        exp.dataset_cfg = DynamicConfig(MultiThreadLoader, dataset=exp.dataset_cfg)
+        trainer = exp.start("auto")
+    assert (trainer.loop.epoch, trainer.save_dir) == (2, Path("Runs/Points/Net/loaded"))
+
+
+def test_a_start_that_goes_on_by_itself_needs_a_directory_that_it_can_tell() -> None:
+    with pytest.raises(ConfigError, match="same name at each start; give dir_name"):
+        experiment().start("auto")
+    with pytest.raises(ConfigError, match="no name of a directory"):
+        experiment(dir_name="../first").start("auto")
+
+    def make() -> Net:
+        return Net()
+
+    exp = experiment(dir_name="first")
+    exp.model_cfg.cls = make
+    with pytest.raises(ConfigError, match=r"where a function makes .*; give constants\['save_dir'\]"):
+        exp.start("auto")
+    exp.constants["save_dir"] = "own"
+    assert exp.start("auto").save_dir == Path("own")
+
+
+def test_a_checkpoint_may_be_the_directory_of_a_run() -> None:
+    first = experiment(dir_name="first").start().save_dir
+    trainer = experiment(n_epochs=3).start(first)
+    assert (trainer.loop.epoch, trainer.save_dir) == (3, first)
+    (first / "last.pth").unlink()
+    with pytest.raises(CheckpointError, match=r"'Runs/Points/Net/first' holds no last.pth; there is a best.pth"):
+        experiment().start(str(first))
+    with pytest.raises(CheckpointError, match=r"the directory 'Runs' holds no last.pth$"):
+        experiment().start("Runs")
 
 
 def test_a_checkpoint_goes_on_exactly_and_in_its_own_directory() -> None:
@@ -541,10 +611,26 @@ def test_a_dataset_that_cannot_be_built_says_for_which_set() -> None:
     assert any("this is the eval set" in note for note in caught.value.__notes__)
 
 
-def test_an_attribute_that_is_nearly_right_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_attribute_that_nobody_reads_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     exp = experiment()
     exp.lr_schedular_cfg = DynamicConfig(JimmyLRScheduler)
-    exp.discriminator_cfg = DynamicConfig(Net)
-    exp.start()
-    told = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert told == ["nobody reads the attribute 'lr_schedular_cfg' of the experiment; is 'lr_scheduler_cfg' meant?"]
+    exp.optimizer_args, exp.n_epochs, exp.seed, exp._note = {}, 9, 4, "mine"
+    assert exp.start().loop.epoch == 2
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 4
+    assert caplog.messages == [
+        "nobody reads the attribute 'lr_schedular_cfg' of the experiment; is 'lr_scheduler_cfg' meant?",
+        "nobody reads the attribute 'optimizer_args' of the experiment",
+        "nobody reads the attribute 'n_epochs' of the experiment; 'n_epochs' is a constant: exp.constants['n_epochs']",
+        "nobody reads the attribute 'seed' of the experiment; 'seed' is a constant: exp.constants['seed']",
+    ]
+
+
+def test_a_subclass_may_have_attributes_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    class Folds(JimmyExperiment):
+        rounds = 1
+
+    exp, own = experiment(), Folds()
+    vars(own).update(vars(exp))
+    own.rounds, own.fold, own.model_cgf = 2, 3, None
+    own.start()
+    assert caplog.messages == ["nobody reads the attribute 'model_cgf' of the experiment; is 'model_cfg' meant?"]
