@@ -26,6 +26,7 @@ class StopFlag:
         self._pid = 0
         self._interrupts = 0
         self._before: dict[int, Any] = {}
+        self._on_child: Any = None
 
     def __bool__(self) -> bool:
         return bool(self.reason)
@@ -54,6 +55,7 @@ class StopFlag:
                 for number, handler in self._before.items():
                     # None: set from outside Python, which signal.signal cannot put back.
                     signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+                self._mind_children()
         finally:
             self._depth -= 1
 
@@ -64,10 +66,27 @@ class StopFlag:
         outer = getattr(self._before.get(number), "__self__", None)
         if isinstance(outer, StopFlag):
             outer._catch(number, frame)
+        self._leave_children()
         self._interrupts += number == signal.SIGINT
         self.set(signal.Signals(number).name)
         if self._interrupts > 1:
             raise KeyboardInterrupt
+
+    def _leave_children(self) -> None:
+        """Let the death of children pass from now on: what stops a job is often sent to each of its processes.
+
+        PyTorch raises an error for a data loader's worker that dies, wherever this process stands, also within a step;
+        so the state could not be saved.
+        """
+        handler = signal.getsignal(signal.SIGCHLD)
+        if callable(handler) and handler is not _pass_over:
+            self._on_child = handler
+            signal.signal(signal.SIGCHLD, _pass_over)
+
+    def _mind_children(self) -> None:
+        if self._on_child is not None and signal.getsignal(signal.SIGCHLD) is _pass_over:
+            signal.signal(signal.SIGCHLD, self._on_child)
+        self._on_child = None
 
     def _catch_in_child(self, number: int) -> None:
         """A process that a hook has forked is not the worker: it can be terminated.
@@ -77,3 +96,7 @@ class StopFlag:
         if number == signal.SIGTERM:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+
+
+def _pass_over(number: int, frame: FrameType | None) -> None:
+    """Do nothing; not SIG_DFL, of which Python complains where the signal has come already."""

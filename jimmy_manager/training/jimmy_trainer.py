@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -39,6 +40,7 @@ from jimmy_manager.training.trainer_arguments import (
 log = logging.getLogger(__name__)
 
 SHOWN_EPOCHS = 8
+_ON_ITS_WAY_S = 0.1  # a signal that others of a job have got already
 
 
 class JimmyTrainer:
@@ -282,6 +284,7 @@ class JimmyTrainer:
         try:
             yield from self._batches(start)
         except Exception as error:
+            time.sleep(_ON_ITS_WAY_S)
             if not self.stop or self.group is not None or self.model.is_accumulating:
                 raise
             log.warning("no more batches after %s: %s: %s", self.stop.reason, type(error).__name__, error)

@@ -1,6 +1,7 @@
 """Odd but legal programs, and hostile surroundings: nothing is lost, wrong, or different after a resume unnoticed."""
 
 import copy
+import os
 import pickle
 import random
 import resource
@@ -16,6 +17,7 @@ from jimmy_manager import random_state
 from jimmy_manager.datasets import DictDataset, JimmyDataset, MultiThreadLoader, TorchDataset
 from jimmy_manager.errors import CheckpointError, ConfigError, DatasetError, HookError, Stopped
 from jimmy_manager.models import JimmyModel
+from jimmy_manager.signals import StopFlag
 from jimmy_manager.state_files import load_state
 from jimmy_manager.training import DynamicConfig, JimmyExperiment
 from jimmy_manager.training.jimmy_lr_scheduler import JimmyLRScheduler
@@ -618,3 +620,77 @@ def test_weights_that_nobody_trains_are_named(caplog):
     model.net[3].requires_grad_(False)
     JimmyTrainer(data(), None, model, show_progress=False)
     assert caplog.messages == []
+
+
+# Stop signals
+
+
+class Broken:
+    """A dataset whose helpers are ended by the signal that stops training, so that no batch comes after it."""
+
+    def __init__(self, at: int):
+        self.dataset, self.at, self.trainer = data(), at, None
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def n_batches(self) -> int:
+        return self.dataset.n_batches
+
+    def samples_in(self, position: int) -> int:
+        return self.dataset.samples_in(position)
+
+    def state_dict(self) -> dict:
+        return self.dataset.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        self.dataset.load_state_dict(state)
+
+    def batches(self, start: int = 0):
+        torch.rand(3)  # as a loader seeds its workers
+        return self._read(start)
+
+    def _read(self, start: int):
+        for batch in self.dataset.batches(start):
+            if self.trainer is not None and self.trainer.loop.step == self.at:
+                self.trainer.stop.set("SIGTERM")
+                raise ConnectionResetError("the worker that made this batch is gone")
+            yield batch
+
+
+@pytest.mark.parametrize("at", [0, 3, 6, 7, 14, 20])
+def test_batches_that_a_stop_signal_keeps_from_coming_end_in_a_state_to_resume_from(at, tmp_path, caplog):
+    expected = outcome(trainer_of(train=lambda: Broken(99)))
+    trainer = trainer_of(train=lambda: Broken(at), save_dir=tmp_path)
+    trainer.train_set.trainer = trainer
+    with pytest.raises(Stopped, match=rf"SIGTERM: stopped .*\(step {at}\); .*has the newest"):
+        trainer.start()
+    assert "no more batches after SIGTERM: ConnectionResetError" in caplog.text
+    assert outcome(resumed(tmp_path, train=lambda: Broken(99))) == expected
+
+
+def test_an_error_of_a_dataset_without_a_stop_signal_is_raised_as_it_is(monkeypatch):
+    trainer = trainer_of(train=lambda: Broken(3))
+    trainer.train_set.trainer = trainer
+    monkeypatch.setattr(trainer.stop, "set", lambda reason: None)
+    with pytest.raises(ConnectionResetError):
+        trainer.start()
+
+
+def test_the_death_of_a_child_interrupts_no_step_once_a_stop_was_asked_for():
+    calls = []
+    before = signal.signal(signal.SIGCHLD, lambda number, frame: calls.append(number))
+    own = signal.getsignal(signal.SIGCHLD)
+    try:
+        flag = StopFlag()
+        with flag.installed():
+            os.kill(os.getpid(), signal.SIGCHLD)
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGCHLD)
+            assert flag.reason == "SIGTERM"
+        assert signal.getsignal(signal.SIGCHLD) is own
+        os.kill(os.getpid(), signal.SIGCHLD)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert len(calls) == 2
