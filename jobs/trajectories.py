@@ -35,7 +35,7 @@ class TrajectoryManager(TrainedManager):
 class Tracks(GpsTracks):
     """`GpsTracks`, of which ``n_train`` tracks are to learn from and a fifth as many in each other set."""
 
-    def __init__(self, set_name: str, batch_size: int, *args: Any, n_train: int = 8000, **kwargs: Any) -> None:
+    def __init__(self, set_name: str, batch_size: int, *args: Any, n_train: int = 12_000, **kwargs: Any) -> None:
         n_tracks = n_train if set_name == "train" else n_train // 5
         super().__init__(set_name, batch_size, *args, n_tracks=n_tracks, **kwargs)
 
