@@ -1,7 +1,7 @@
 """Small CNNs on Fashion-MNIST: photographs of clothes, 28x28 pixels, ten kinds; 60 000 to learn from, 10 000 to test.
 
-python jobs/fashion.py [--root DIR] sweep --workers 2       train the grid of fashion.yaml
-python jobs/fashion_report.py STORE PICTURE.png             compare, and draw the best network's mistakes
+python jobs/fashion.py [--root DIR] sweep --workers 2 --store store/fashion
+python jobs/fashion_report.py store/fashion PICTURE.png
 
 The images come from the Debian package dataset-fashion-mnist, else from --root or $FASHION_MNIST, the folder of the
 four IDX files. Where they lie is no hyper-parameter, so it is no part of a configuration and of its key.

@@ -1,7 +1,7 @@
 """Recover where cars have driven from one noisy GPS point a minute: a Transformer that learns the streets on the way.
 
-python jobs/trajectories.py sweep --workers 2               train the grid of trajectories.yaml
-python jobs/trajectories_report.py STORE PICTURE.png        compare with straight lines, and draw
+python jobs/trajectories.py sweep --workers 2 --store store/trajectories
+python jobs/trajectories_report.py store/trajectories PICTURE.png
 
 Of each track only every 12th point, a minute apart, is given, as measured; asked for is where the car really was every
 5 seconds between them. Straight lines are the baseline: what the model adds to them is its only output.

@@ -94,8 +94,8 @@ def plot(tracks: list[Found], picture: Path) -> None:
         track = order[int(share * len(order))]
         draw_track(axes, track)
         model, straight = (track.mean_error(name) for name in ("model", "straight lines"))
-        place = f"of {len(tracks)} tracks, on {share:.0%} the model does better"
-        axes.set_title(f"model {model:.0f} m off, straight lines {straight:.0f} m\n({place})", size=8, loc="left")
+        place = f"of {len(tracks)} tracks {share:.0%} go better than this one"
+        axes.set_title(f"model {model:.0f} m off, straight lines {straight:.0f} m;\n{place}", size=8, loc="left")
     handles, labels = left.axes[0].get_legend_handles_labels()
     left.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
     upper, lower = right.subplots(2, 1)

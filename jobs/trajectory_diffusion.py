@@ -1,7 +1,7 @@
 """Generate whole car tracks out of noise: a small diffusion model that draws itself a map of the streets on the way.
 
-python jobs/trajectory_diffusion.py sweep --workers 2             train the grid of trajectory_diffusion.yaml
-python jobs/trajectory_diffusion_report.py STORE PICTURE.png      compare with real tracks, and draw
+python jobs/trajectory_diffusion.py sweep --workers 2 --store store/diffusion
+python jobs/trajectory_diffusion_report.py store/diffusion PICTURE.png
 """
 
 from __future__ import annotations

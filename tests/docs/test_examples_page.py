@@ -38,3 +38,10 @@ def test_a_report_of_the_page_without_arguments_says_how_it_is_called(command: s
     done = subprocess.run([sys.executable, script], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
     assert f"python {script} STORE" in done.stdout + done.stderr
+
+
+def test_each_example_has_a_store_of_its_own_as_a_store_is_of_one_job() -> None:
+    swept = [re.search(r"--store (\S+)", each)[1] for each in COMMANDS if " sweep" in each]
+    reported = [shlex.split(each)[1] for each in COMMANDS if "_report.py" in each]
+    assert swept == reported
+    assert len(set(swept)) == len(swept)

@@ -14,7 +14,7 @@ from jobs import trajectories_report as report
 from jobs.gps_tracks import UNIT_M
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = {"data.n_train": 600, "model.width": 32, "model.layers": 1, "scheduler.T_max": 6}
+SMALL = {"data.n_train": 600, "model.width": 32, "model.layers": 1, "scheduler.T_max": 10}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def batch():
 def trained(tmp_path_factory):
     store = tmp_path_factory.mktemp("store")
     manager = module.TrajectoryManager(store, verbose=False, device="cpu", threads=1)
-    return store, manager.process(SMALL, num_epochs=6)
+    return store, manager.process(SMALL, num_epochs=10)
 
 
 def test_straight_lines_are_exact_for_a_car_that_drives_straight_on_at_one_speed():
@@ -112,7 +112,7 @@ def test_the_report_knows_the_way_at_constant_speed():
 
 def test_a_killed_and_a_stopped_run_end_in_the_same_weights_as_one_without_a_break(trained, tmp_path):
     command = [sys.executable, str(ROOT / "jobs" / "trajectories.py"), "process", "--store", str(tmp_path), "-q"]
-    command += ["--device", "cpu", "--threads", "1", "--num-epochs", "6", *(f"{k}={v}" for k, v in SMALL.items())]
+    command += ["--device", "cpu", "--threads", "1", "--num-epochs", "10", *(f"{k}={v}" for k, v in SMALL.items())]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     for blow in (signal.SIGKILL, signal.SIGTERM):
         before = commits(tmp_path)
@@ -124,7 +124,7 @@ def test_a_killed_and_a_stopped_run_end_in_the_same_weights_as_one_without_a_bre
         assert process.wait(30) == (-blow if blow == signal.SIGKILL else 128 + blow), "it came to its end before"
     heir = module.TrajectoryManager(tmp_path, verbose=False, device="cpu", threads=1)
     store, key = trained
-    assert heir.process(SMALL, num_epochs=6) == key
+    assert heir.process(SMALL, num_epochs=10) == key
     broken = heir.fetch(key).state_dict()
     for name, weight in module.TrajectoryManager(store, read_only=True, device="cpu").fetch(key).state_dict().items():
         assert torch.equal(weight, broken[name]), name
