@@ -111,24 +111,20 @@ def test_the_report_knows_the_way_at_constant_speed():
 
 
 def test_a_killed_and_a_stopped_run_end_in_the_same_weights_as_one_without_a_break(trained, tmp_path):
+    store, key = trained
+    heir = module.TrajectoryManager(tmp_path, verbose=False, device="cpu", threads=1)
     command = [sys.executable, str(ROOT / "jobs" / "trajectories.py"), "process", "--store", str(tmp_path), "-q"]
     command += ["--device", "cpu", "--threads", "1", "--num-epochs", "10", *(f"{k}={v}" for k, v in SMALL.items())]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    for blow in (signal.SIGKILL, signal.SIGTERM):
-        before = commits(tmp_path)
-        process = subprocess.Popen(command, env=environment)
+    for blow, epoch in ((signal.SIGKILL, 1), (signal.SIGTERM, 3)):
+        process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
         deadline = time.monotonic() + 60
-        while commits(tmp_path) < before + 2 and time.monotonic() < deadline and process.poll() is None:
+        while heir.stats.get(key, {"epoch": -1})["epoch"] < epoch and time.monotonic() < deadline:
+            assert process.poll() is None
             time.sleep(0.005)
         process.send_signal(blow)
-        assert process.wait(30) == (-blow if blow == signal.SIGKILL else 128 + blow), "it came to its end before"
-    heir = module.TrajectoryManager(tmp_path, verbose=False, device="cpu", threads=1)
-    store, key = trained
+        assert process.wait(30) == (-blow if blow == signal.SIGKILL else 128 + blow)
+    assert epoch <= heir.stats[key]["epoch"] < 10, "it was stopped in the middle"
     assert heir.process(SMALL, num_epochs=10) == key
     broken = heir.fetch(key).state_dict()
     for name, weight in module.TrajectoryManager(store, read_only=True, device="cpu").fetch(key).state_dict().items():
         assert torch.equal(weight, broken[name]), name
-
-
-def commits(store):
-    return len(list(store.glob("ckpts/*/*.pt")))
