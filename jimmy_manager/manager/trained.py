@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from jimmy_manager.config import Config
 from jimmy_manager.datasets import DictDataset, JimmyDataset
-from jimmy_manager.errors import ConfigError, UnknownField
+from jimmy_manager.errors import CheckpointError, ConfigError, UnknownField
 from jimmy_manager.manager.manager import Manager
 from jimmy_manager.models import JimmyModel
 from jimmy_manager.targets import find_target
@@ -93,7 +93,22 @@ class TrainedManager(Manager):
         self.state = tuple(parts)
 
     def load_ckpt(self) -> None:
-        super().load_ckpt()
+        """Load everything; where nothing is to be trained, the rest beside the weights as far as it fits.
+
+        So a model can be fetched whose trainer had another state, as that of an earlier version has.
+        """
+        whole = self.state
+        if not self.is_training:
+            self.state = tuple(name for name in whole if name in ("model", "ema"))
+        try:
+            super().load_ckpt()
+        finally:
+            self.state, rest = whole, [name for name in whole if name not in self.state]
+        for name in rest:
+            try:
+                getattr(self, name).load_state_dict(self.ckpt.pop(name, {}))
+            except (CheckpointError, KeyError, ValueError) as error:
+                _log.info("the %s of run %s is not restored: %s", name, self.key, error)
         self.trainer.after_loading()
 
     def train(self) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from jimmy_manager import TrainedManager
 from jimmy_manager.datasets import DictDataset, JimmyDataset
-from jimmy_manager.errors import ConfigError, NonFiniteLoss, Stopped, UnknownField
+from jimmy_manager.errors import CheckpointError, ConfigError, NonFiniteLoss, Stopped, UnknownField
 from jimmy_manager.models import JimmyModel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -527,3 +527,19 @@ def test_a_field_of_one_s_own_may_have_any_name():
     manager = Own(None, device="cpu", verbose=False)
     manager.process(core_configuration(optimizer="mine", augment=3), num_epochs=1)
     assert manager.config.optimizer == "mine"
+
+
+def test_a_model_is_fetched_although_the_rest_of_its_checkpoint_is_another_version_s(monkeypatch):
+    from jimmy_manager.training.loop_state import LoopState
+
+    manager = Core(None, device="cpu", verbose=False)
+    whole = LoopState.state_dict
+    older = lambda self: {name: value for name, value in whole(self).items() if name != "eval_losses"}  # noqa: E731
+    monkeypatch.setattr(LoopState, "state_dict", older)
+    key = manager.process(core_configuration(), num_epochs=1)
+    monkeypatch.setattr(LoopState, "state_dict", whole)
+    model = manager.fetch(key)
+    averages = manager.ckpts[key]["ema"]
+    assert all(torch.equal(value, averages[name]) for name, value in model.named_parameters())
+    with pytest.raises(CheckpointError, match="eval_losses"):
+        manager.process(core_configuration(), num_epochs=2)
