@@ -112,8 +112,9 @@ class JimmyExperiment:
         """
         settings = self._checked()
         group = ProcessGroup.current() if settings.get("distributed") else None
-        if checkpoint == "auto":
-            last = self._fixed_directory(settings) / "last.pth"
+        expected = self._fixed_directory(settings) if checkpoint == "auto" else None
+        if expected is not None:
+            last = expected / "last.pth"
             is_there = last.is_file() if group is None else group.first_of(last.is_file())
             checkpoint = last if is_there else None
         elif checkpoint is not None and Path(checkpoint).is_dir():
@@ -125,7 +126,7 @@ class JimmyExperiment:
         model = self._build_model(checkpoint if resumed is None else None)
         scheduler = self._build_scheduler(model)
         kind = f"{class_name(train_set)}/{type(model).__name__}"
-        directory = agreed(group, lambda: self._directory(settings, resumed, kind))
+        directory = agreed(group, lambda: self._directory(settings, resumed, kind, expected))
         try:
             settings.update({name: directory for name in _PLACES if name in settings and settings[name] is None})
             trainer = self.trainer_type(
@@ -233,8 +234,15 @@ class JimmyExperiment:
         config.cls = functools.partial(config.cls, model.optimizer)
         return config.build()
 
-    def _directory(self, settings: Mapping[str, Any], resumed: Path | None, kind: str) -> Path:
+    def _directory(
+        self, settings: Mapping[str, Any], resumed: Path | None, kind: str, expected: Path | None
+    ) -> Path:
         own = settings.get("save_dir")
+        if expected is not None and own is None and expected != Path("Runs", kind, self.dir_name or ""):
+            raise ConfigError(
+                f"checkpoint='auto' goes on from {expected}, but what was built belongs into Runs/{kind}; give "
+                "constants['save_dir']"
+            )
         if resumed is not None and (own is None or Path(own).resolve() == resumed.parent.resolve()):
             return resumed.parent
         return make_directory(Path("Runs", kind), self.dir_name) if own is None else make_unused(Path(own))

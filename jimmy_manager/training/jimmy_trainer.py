@@ -61,7 +61,8 @@ class JimmyTrainer:
         early_stop_lr: end once the learning rate has fallen below it.
         on_nan: what to do where the main loss is not finite: ``'stop'`` with `NonFiniteLoss`, ``'warn'`` and go on, or
             ``'skip'`` the step, which waits for the device in each.
-        save_interval: save ``last.pth`` every so many epochs, if not with each evaluation.
+        save_interval: save ``last.pth`` every so many epochs, if not with each evaluation; the first ``best.pth`` is
+            never without one.
         save_steps: save it every so many steps as well, or once the gradients of these are not accumulating any more;
             0 for never.
         scheduler_interval: ``'step'`` for schedulers that count batches, such as ``OneCycleLR``; one that takes the
@@ -131,7 +132,7 @@ class JimmyTrainer:
                     self._leave()
                 if self._is_due(self.eval_interval):
                     self.eval_epoch()
-                if self._is_due(self.save_interval):
+                if self._is_due(self.save_interval) or self._has_only_best:
                     self.save()
                 if self._is_stopping and not self.is_finished:
                     self._leave()
@@ -432,6 +433,12 @@ class JimmyTrainer:
 
     def _is_due(self, interval: int) -> bool:
         return self.is_finished or self.loop.epoch % interval == 0
+
+    @property
+    def _has_only_best(self) -> bool:
+        """Whether a kill would leave a directory that holds a result, and nothing to go on from."""
+        here = self.save_dir
+        return here is not None and (here / "best.pth").exists() and not (here / "last.pth").exists()
 
     def _save_best(self, losses: Mapping[str, float]) -> None:
         if self.save_dir is None or not self.is_first:

@@ -694,3 +694,36 @@ def test_the_death_of_a_child_interrupts_no_step_once_a_stop_was_asked_for():
     finally:
         signal.signal(signal.SIGCHLD, before)
     assert len(calls) == 2
+
+
+class Pretending(DictDataset):
+    """Builds an object of another class, as TorchDataset does of a DataLoader."""
+
+    def __new__(cls, set_name):
+        return data()
+
+
+def test_going_on_by_itself_looks_where_the_run_will_be_saved_or_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    experiment = experiment_of()
+    experiment.dataset_cfg = DynamicConfig(Pretending)
+    with pytest.raises(ConfigError, match=r"from Runs/Pretending/Net/one, .* Runs/DictDataset/Net; give"):
+        experiment.start("auto")
+    assert not (tmp_path / "Runs").exists()
+    experiment.constants["save_dir"] = "mine"
+    assert experiment.start("auto").loop.epoch == 1
+    experiment.constants["n_epochs"] = 2
+    assert experiment.start("auto").loop.step == 2 * 7
+
+
+def test_there_is_no_best_without_a_last_to_go_on_from(tmp_path):
+    trainer = trainer_of(save_dir=tmp_path, save_interval=3)
+    evaluate, seen = trainer.eval_epoch, []
+
+    def look():
+        seen.append(sorted(each.name for each in tmp_path.iterdir()))
+        return evaluate()
+
+    trainer.eval_epoch = look
+    trainer.start()
+    assert seen == [[], *[["best.pth", "last.pth"]] * (N_EPOCHS - 1)]

@@ -112,7 +112,7 @@ def test_saves_have_an_interval_of_their_own(tmp_path):
     save = trainer.save
     trainer.save = lambda: (save(), saved.append(load_state(tmp_path / "last.pth")["loop"]["epoch"]))
     trainer.start()
-    assert saved == [2, 4, 5]
+    assert saved == [1, 2, 4, 5]  # and with the first best.pth, which alone could not be gone on from
 
 
 def test_no_epochs_train_evaluate_and_save_nothing(tmp_path, capsys):
