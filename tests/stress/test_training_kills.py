@@ -95,7 +95,9 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Plan, dic
     plans = {
         "killed": Plan(str(folder / "killed"), "experiment", hits=12, signals=["SIGKILL"], seed=1, epochs=25),
         "stopped": Plan(str(folder / "stopped"), "loader", hits=12, signals=_ALL, seed=2, epochs=20),
-        "workers": Plan(str(folder / "workers"), "manager", hits=12, signals=["SIGKILL", "SIGTERM"], seed=3, epochs=8, workers=2),
+        "workers": Plan(
+            str(folder / "workers"), "manager", hits=12, signals=["SIGKILL", "SIGTERM"], seed=3, epochs=8, workers=2
+        ),
         "twin": Plan(str(folder / "twin"), "forgetful", hits=12, signals=["SIGKILL"], seed=4, epochs=25),
     }
     reports = _storms(*plans.values())
