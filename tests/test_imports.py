@@ -24,7 +24,10 @@ BASE = {"settings", "identity"}
 CORE = {"settings"}
 LAYERS: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "settings": (
-        ("errors", "values", "nesting", "targets", "config", "yaml12", "grid", "packing", "random_state", "signals"),
+        (
+            "errors", "values", "nesting", "targets", "config", "yaml12", "grid", "packing", "random_state", "signals",
+            "slurm", "slurm_queue",
+        ),
         {"identity"},
     ),
     "identity": (("keys", "schema"), CORE),
