@@ -27,6 +27,7 @@
     ├── HookError            (TypeError)         a hook is missing or breaks its contract
     ├── DatasetError         (ValueError)        a dataset lacks what training needs, or its files are broken
     ├── NonFiniteLoss        (ArithmeticError)   a loss became NaN or infinite; the message names epoch, step and batch
+    ├── SlurmError           (RuntimeError)      a command of Slurm failed, is absent or did not answer
     └── MissingExtra         (ImportError)       an optional dependency is not installed
 """
 
@@ -135,6 +136,10 @@ class DatasetError(JimmyError, ValueError):
 
 class NonFiniteLoss(JimmyError, ArithmeticError):
     """A loss became NaN or infinite; the message names epoch, step and batch."""
+
+
+class SlurmError(JimmyError, RuntimeError):
+    """A command of Slurm failed, is absent or did not answer in time; the message quotes what it said."""
 
 
 class MissingExtra(JimmyError, ImportError):
