@@ -31,10 +31,13 @@ from jimmy_manager.training.trainer_arguments import (
     check_counts,
     check_eval_set,
     check_loss_names,
+    check_pace,
     check_rate,
     check_set,
     check_train_set,
+    check_trained,
     checked_optimizer,
+    versions,
 )
 
 log = logging.getLogger(__name__)
@@ -93,6 +96,7 @@ class JimmyTrainer:
         check_loss_names(model)
         self.train_set, self.eval_set, self.model = train_set, eval_set, model
         self.lr_scheduler = adapt_scheduler(lr_scheduler, self._optimizer)
+        check_pace(lr_scheduler, scheduler_interval, n_epochs)
         self.log_dir = None if log_dir is None else Path(log_dir)
         self.save_dir = None if save_dir is None else Path(save_dir)
         self.n_epochs, self.eval_interval, self.save_interval = n_epochs, eval_interval, save_interval
@@ -112,6 +116,7 @@ class JimmyTrainer:
         self._is_save_due = False
         self.read_within_s = 1.0
         self._told_skips = 0
+        self._untrained: list[int] | None = None
         self.is_first = self.group is None or self.group.is_first
         self.rate: RuntimeParams | None = None
         if self.log_dir is not None and self.is_first:
@@ -321,6 +326,7 @@ class JimmyTrainer:
         if self.loop.batch:
             return
         self.averages.restart()
+        self._untrained = versions(self.model) if self.loop.step == 0 else None
         # Whoever gives a trainer other sets does it between two epochs.
         self.loop.train_set, self.loop.eval_set = self.train_set, self.eval_set
         self.loop.order = self.train_set.state_dict()
@@ -346,6 +352,8 @@ class JimmyTrainer:
         loop = self.loop
         self.model.finish_accumulation()
         self._read_losses()
+        if self._untrained is not None:
+            check_trained(self.model, self._untrained)
         loop.batch = 0
         loop.epoch += 1
         if self.scheduler_interval == "epoch":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 from torch.optim import Optimizer
@@ -13,6 +14,7 @@ from jimmy_manager.models.jimmy_model import JimmyModel
 log = logging.getLogger(__name__)
 
 _TAKEN = ("LR", "Visualization", "epoch", "step", "self")
+_GROWS = re.compile(r"acc|accuracy|f1|auc|auroc|precision|recall|iou|miou|psnr|ssim|reward", re.IGNORECASE)
 _PROTOCOL = ("n_batches", "batches", "samples_in", "state_dict", "load_state_dict")
 
 
@@ -69,6 +71,40 @@ def check_loss_names(model: JimmyModel) -> None:
     """Names that are not taken by what is shown and logged beside the losses."""
     if taken := [name for name in (*model.train_loss_names, *model.eval_loss_names) if name in _TAKEN]:
         raise HookError(f"{type(model).__name__} has a loss named {taken[0]!r}, which is taken; rename it")
+    for attribute in ("train_loss_names", "eval_loss_names"):
+        names = getattr(model, attribute)
+        if not names or isinstance(names, str):  # refused by whoever reads the losses
+            continue
+        has_main = any(name.endswith("/Main") for name in names)
+        if not has_main and _GROWS.fullmatch(names[0].rpartition("/")[2]):
+            log.warning(
+                "%r is taken for the main loss of %s, as the first of %s, so the lowest counts as the best; put a loss "
+                "there, or call one .../Main", names[0], type(model).__name__, attribute,
+            )  # fmt: skip
+
+
+def check_pace(scheduler: Any, scheduler_interval: str, n_epochs: int) -> None:
+    """A scheduler that counts to a known end, which it would not reach."""
+    total = getattr(scheduler, "total_steps", None)
+    if scheduler_interval == "epoch" and isinstance(total, int) and total > n_epochs:
+        log.warning(
+            "%s has total_steps=%d, but is asked once an epoch, %d times in all; if it counts batches, give the trainer "
+            "scheduler_interval='step'", type(scheduler).__name__, total, n_epochs,
+        )  # fmt: skip
+
+
+def versions(model: JimmyModel) -> list[int]:
+    """Return for each weight that can be trained how often it was written; costs no look at the weights."""
+    return [weight._version for weight in model.parameters() if weight.requires_grad]
+
+
+def check_trained(model: JimmyModel, before: list[int]) -> None:
+    """A model of which an epoch of steps, since ``before``, has changed something."""
+    if versions(model) == before:
+        log.warning(
+            "no weight of %s has changed in its first epoch; does trainStep call self.backwardOptimize(loss)?",
+            type(model).__name__,
+        )
 
 
 def checked_optimizer(model: Any) -> Optimizer:

@@ -169,6 +169,46 @@ def test_a_loss_that_nobody_declared_is_told_of_once_and_passed_over(caplog: pyt
     assert "declare it in self.train_loss_names" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("names", "told"), [(["Eval/Acc"], True), (["Eval/Acc", "Eval/Main"], False), (["Loss"], False)]
+)
+def test_a_main_loss_that_grows_as_it_gets_better_is_told_of(
+    names: list[str], told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Net()
+    model.eval_loss_names = names
+    trainer(model=model)
+    assert ("'Eval/Acc' is taken for the main loss of Net" in caplog.text) == told
+
+
+class Idle(Net):
+    def trainStep(self, data_dict):
+        loss = self.criterion(self(data_dict["data"]), data_dict["target"])
+        return {"Train/Main": loss.detach()}, {}
+
+
+def test_a_step_that_trains_nothing_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    trainer(model=Idle()).start()
+    assert caplog.text.count("no weight of Idle has changed in its first epoch") == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate": 100}, {"optimizer_cls": torch.optim.SGD}])
+def test_a_step_that_trains_is_not_told_of(options: dict, caplog: pytest.LogCaptureFixture) -> None:
+    trainer(model=Net(**options)).start()
+    assert "no weight" not in caplog.text
+
+
+@pytest.mark.parametrize(("interval", "told"), [("epoch", True), ("step", False)])
+def test_a_scheduler_that_would_not_come_to_its_end_is_told_of(
+    interval: str, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Net()
+    model.initialize()
+    schedule = torch.optim.lr_scheduler.OneCycleLR(model.optimizer, 0.1, total_steps=10)
+    JimmyTrainer(points(), None, model, schedule, n_epochs=2, show_progress=False, scheduler_interval=interval)
+    assert ("OneCycleLR has total_steps=10, but is asked once an epoch, 2 times" in caplog.text) == told
+
+
 # Losses that are not finite
 
 
