@@ -88,7 +88,7 @@ def check_pace(scheduler: Any, scheduler_interval: str, n_epochs: int) -> None:
     total = getattr(scheduler, "total_steps", None)
     if scheduler_interval == "epoch" and isinstance(total, int) and total > n_epochs:
         log.warning(
-            "%s has total_steps=%d, but is asked once an epoch, %d times in all; if it counts batches, give the trainer "
+            "%s has total_steps=%d, but is asked once an epoch, %d times in all; if it counts batches, give "
             "scheduler_interval='step'", type(scheduler).__name__, total, n_epochs,
         )  # fmt: skip
 
