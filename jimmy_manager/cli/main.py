@@ -34,6 +34,7 @@ class Entry(NamedTuple):
 COMMANDS: dict[str, Entry] = {
     "sweep": Entry("Train", "train", "Train a job's whole grid beside other workers."),
     "process": Entry("Train", "train", "Train one configuration and print its key."),
+    "submit": Entry("Train", "submit", "Queue an array of workers for a job's grid at Slurm."),
     "retry": Entry("Train", "failures", "Let failed runs be tried again."),
     "ls": Entry("Look", "listing", "List runs: configuration, state and results."),
     "show": Entry("Look", "look", "Show everything that is known of a run."),
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Entry] = {
     "why": Entry("Look", "look", "Explain why two runs have different keys."),
     "errors": Entry("Look", "failures", "Show failed runs with their tracebacks."),
     "workers": Entry("Look", "workers", "Show who holds which run."),
+    "init": Entry("Keep", "init", "Make an empty store, or share one with the group."),
     "check": Entry("Keep", "upkeep", "Find every inconsistency of a store, by file name."),
     "prune": Entry("Keep", "upkeep", "Remove what no reader needs again."),
     "pop": Entry("Keep", "upkeep", "Take runs out of a store."),

@@ -81,7 +81,7 @@ def sweep(
         if isinstance(job, str):
             jobs.path_of(job)  # one error instead of one from each worker
         ctx.exit(pool.run(workers))
-    with _manager(job, store, settings) as manager:
+    with manager_of(job, store, settings) as manager:
         if member is not None:
             member.report_start()
         overrides.check(fixed, manager, choices, is_sweep=True)
@@ -114,7 +114,7 @@ def process(
     job's defaults.
     """
     config = overrides.read(fields)
-    with _manager(job, store, settings) as manager:
+    with manager_of(job, store, settings) as manager:
         overrides.check(config, manager, is_sweep=False)
         report = manager.batch(
             [config.values], num_epochs, resume=resume, wait=wait, retries=retries, new_fields=new_fields,
@@ -130,7 +130,7 @@ def process(
 
 
 @contextmanager
-def _manager(job: str | type[Manager], store: str, settings: dict[str, Any]) -> Iterator[Manager]:
+def manager_of(job: str | type[Manager], store: str, settings: dict[str, Any]) -> Iterator[Manager]:
     """The job's Manager over ``store``, with those settings that were given."""
     given = {name: value for name, value in settings.items() if value is not None and name != "quiet"}
     given |= {"verbose": False} if settings["quiet"] else {}

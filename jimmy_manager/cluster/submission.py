@@ -1,0 +1,156 @@
+"""The batch script of an array of workers: the template filled in, the folder of its output, and ``sbatch``.
+
+The template is ``jobs/worker.sbatch`` of the repository, which is a link to the file beside this module; so there is
+one of them, and an installed package has it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jimmy_manager import slurm
+from jimmy_manager.errors import ConfigError, SlurmError
+
+TEMPLATE = Path(__file__).with_name("worker.sbatch")
+
+_DIRECTIVE = re.compile(r"#SBATCH\s+(.*)")
+_SWEEP = re.compile(r"(^|.*\s)jimmy (?:sweep|worker)\s.*")
+_SIGNAL_S = 120
+
+
+class Submitted(NamedTuple):
+    """What ``sbatch`` answered: the job's number, and its cluster where there are several."""
+
+    job: str
+    cluster: str
+
+
+def fill(template: str, own: Mapping[str, str], further: Sequence[str], command: Sequence[str]) -> str:
+    r"""``template`` with ``own`` options in the place of their namesakes, ``further`` ones, and ``command`` to run.
+
+    ``further`` are words as ``sbatch`` takes them; they come last and thereby overrule. ``command`` stands for the
+    template's ``jimmy sweep ...``; what is before that (``exec``, a container) stays. ``ConfigError`` where there is no
+    such line.
+
+    >>> print(fill('#!/bin/sh\n#SBATCH --time=1\nexec jimmy sweep x', {'time': '2'}, ['-p', 'low'], ['a b']))
+    #!/bin/sh
+    #SBATCH --time=2
+    #SBATCH -p low
+    exec 'a b'
+    """
+    left, lines = dict(own), []
+    for line in template.splitlines():
+        name = _name(line)
+        if name not in own:
+            lines.append(line)
+        elif name in left:
+            lines.append(_directive(name, left.pop(name)))
+    place = 1 + max((number for number, line in enumerate(lines) if _DIRECTIVE.match(line)), default=0)
+    lines[place:place] = [_directive(name, value) for name, value in left.items()]
+    if further:
+        lines.insert(place + len(left), f"#SBATCH {_one_line(shlex.join(further))}")
+    return "\n".join(_with_command(lines, command)) + "\n"
+
+
+def array_of(workers: str) -> str:
+    """The array that ``sbatch`` takes, of a number of tasks; anything else is ``sbatch``'s own notation.
+
+    >>> array_of('32'), array_of('32%8'), array_of('0-62:2')
+    ('1-32', '1-32%8', '0-62:2')
+    """
+    return f"1-{workers}" if re.fullmatch(r"[0-9]+(%[0-9]+)?", workers) else workers
+
+
+def signal_of(time: str) -> str | None:
+    """The ``--signal`` of a job so short that the template's would come before its half; None for all others."""
+    try:
+        limit_s = slurm.parse_duration(time)
+    except ConfigError:
+        return None  # sbatch knows more words, and has its own for what is no time
+    return None if limit_s >= 2 * _SIGNAL_S else f"B:USR2@{int(limit_s / 4)}"
+
+
+def make_output_folders(script: str) -> None:
+    """Create the folders of ``--output`` and ``--error``, without which a job dies and tells nobody why."""
+    given = _options(script)
+    for name in (output_of(script), given.get("--error") or given.get("-e") or ""):
+        folder = Path(given.get("--chdir", ""), name).parent
+        if name and "%" not in str(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+def output_of(script: str) -> str:
+    """Where ``sbatch`` will put the output of a task, with its patterns as they are; empty where it does not say."""
+    given = _options(script)
+    return given.get("--output") or given.get("-o") or ""
+
+
+def job_name_of(script: str) -> str:
+    """The name of the job, which ``%x`` stands for."""
+    given = _options(script)
+    return given.get("--job-name") or given.get("-J") or "sbatch"
+
+
+def submit(script: str, options: Sequence[str]) -> Submitted | int:
+    """Give ``script`` to ``sbatch``, with ``options`` once more, so that no ``SBATCH_`` variable overrules them.
+
+    The exit code of ``sbatch`` where it refuses; it tells the reason itself, on stderr. ``SlurmError`` where there is
+    no ``sbatch``.
+    """
+    program = shutil.which("sbatch")
+    if program is None:
+        raise SlurmError(
+            "there is no sbatch here; print the script with --dry-run, and give it to sbatch on a login node of the "
+            "cluster that sees the same directories"
+        )
+    command = [program, "--parsable", *options]
+    done = subprocess.run(command, input=script, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        return done.returncode if done.returncode > 0 else 128 - done.returncode
+    job, _, cluster = done.stdout.strip().partition(";")
+    if not job.isdecimal():
+        raise SlurmError(f"sbatch answered {done.stdout!r} instead of a job's number; look for the job with squeue")
+    return Submitted(job, cluster)
+
+
+def _name(line: str) -> str:
+    """The long name of the option that a line sets, where it sets just one."""
+    found = re.fullmatch(r"#SBATCH\s+--([a-z-]+)(?:[=\s].*)?", line)
+    return found[1] if found else ""
+
+
+def _directive(name: str, value: str) -> str:
+    return f"#SBATCH --{name}={_one_line(shlex.quote(value))}"
+
+
+def _one_line(text: str) -> str:
+    if "\n" in text:
+        raise ConfigError(f"a batch script cannot hold {text!r}: Slurm ends an option at a line's end")
+    return text
+
+
+def _with_command(lines: list[str], command: Sequence[str]) -> list[str]:
+    for number, line in reversed(list(enumerate(lines))):
+        found = _SWEEP.fullmatch(line)
+        if found and not line.lstrip().startswith("#"):
+            return [*lines[:number], found[1] + shlex.join(command), *lines[number + 1 :]]
+    raise ConfigError("the script has no line with 'jimmy sweep JOB', which is what is filled in")
+
+
+def _options(script: str) -> dict[str, str]:
+    """The options of the ``#SBATCH`` lines that have a value, by name; the last of each counts, as for Slurm."""
+    directives = (found[1] for line in script.splitlines() if (found := _DIRECTIVE.match(line)))
+    words = [word for each in directives for word in shlex.split(each, comments=True)]
+    options: dict[str, str] = {}
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if re.match(r"-[a-zA-Z].", word):  # -oFILE
+            name, equals, value = word[:2], "=", word[2:]
+        options[name] = value if equals else after
+    return options
