@@ -1,26 +1,39 @@
 """Who holds a claim, and whether that process is provably dead.
 
-A pid says nothing across hosts or containers. A verdict is given only where boot id and pid namespace are
-ours: then a missing process, a zombie or another start time proves death. Everywhere else the answer is
-"not proven", and the lease decides.
+A pid says nothing across hosts or containers, whose host names, pids and even boot ids may be alike. A verdict is
+given only where boot id, pid namespace and time namespace are ours: that is one kernel, which numbers and dates its
+processes once, and then a missing process, a zombie or another start time proves death. Everywhere else, and where
+``/proc`` shows another namespace than our own, the answer is "not proven", and the lease or Slurm decides.
+
+Not told apart: machines that were resumed from one snapshot of a running machine's memory.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import pwd
 import socket
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jimmy_manager import slurm as slurm_jobs
+
 _PROC = Path("/proc")
-_SLURM = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURMD_NODENAME")
+_SLURM = (
+    "SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT",
+    "SLURMD_NODENAME", "SLURM_JOB_USER",
+)  # fmt: skip
+_FIRST_TIME_NAMESPACE = "4026531834"
+"""The number that every kernel gives to the time namespace it boots with."""
 
 
 class Owner(NamedTuple):
     """One process, told apart from every other on any host.
 
-    ``start`` is the process's start time in clock ticks since boot, 0 where the system does not tell.
+    ``start`` is the process's start time in clock ticks since boot, 0 where the system does not tell. ``pidns`` names
+    the pid namespace, and after a slash the time namespace where that is not the first one. ``slurm`` holds those
+    variables of Slurm that tell which job it is.
     """
 
     host: str
@@ -29,12 +42,13 @@ class Owner(NamedTuple):
     boot: str
     pidns: str
     slurm: str = ""
+    user: str = ""
 
     @classmethod
     def of_record(cls, data: dict[str, Any]) -> Owner:
         """The owner as a claim's record spells it."""
-        boot, pidns, slurm = (str(data.get(name, "")) for name in ("boot", "pidns", "slurm"))
-        return cls(str(data["host"]), int(data["pid"]), int(data["start"]), boot, pidns, slurm)
+        boot, pidns, slurm, user = (str(data.get(name, "")) for name in ("boot", "pidns", "slurm", "user"))
+        return cls(str(data["host"]), int(data["pid"]), int(data["start"]), boot, pidns, slurm, user)
 
     def as_record(self) -> dict[str, Any]:
         """The fields as a claim's record spells them; empty ones are left out."""
@@ -48,8 +62,18 @@ class Owner(NamedTuple):
         """Whether both see the store through one kernel, so that what one wrote the other lists at once."""
         return bool(self.boot and self.pidns) and (self.boot, self.pidns) == (other.boot, other.pidns)
 
+    @property
+    def job(self) -> slurm_jobs.Job | None:
+        """The Slurm job it belongs to; None where it is in none."""
+        return _job(self.slurm)
+
+    @property
+    def node(self) -> str:
+        """What people call its machine: Slurm's name for the node, else the host's."""
+        return (self.job.node if self.job else "") or self.host
+
     def __str__(self) -> str:
-        return f"{self.host}:{self.pid}" + (f" ({self.slurm})" if self.slurm else "")
+        return f"{self.node}:{self.pid}" + (f" (job {self.job.name})" if self.job else "")
 
 
 def this_process() -> Owner:
@@ -71,7 +95,34 @@ def is_provably_dead(owner: Owner) -> bool:
 @functools.lru_cache(maxsize=4)
 def _owner_of(pid: int) -> Owner:
     slurm = ",".join(f"{name}={os.environ[name]}" for name in _SLURM if name in os.environ)
-    return Owner(socket.gethostname(), pid, _start_ticks(pid), _boot_id(), _pid_namespace(), slurm)
+    if not _is_proc_ours():
+        return Owner(socket.gethostname(), pid, 0, "", "", slurm, _user())
+    return Owner(socket.gethostname(), pid, _start_ticks(pid), _boot_id(), _namespaces(), slurm, _user())
+
+
+@functools.lru_cache(maxsize=1024)
+def _job(slurm: str) -> slurm_jobs.Job | None:
+    return slurm_jobs.this_job(dict(each.partition("=")[::2] for each in slurm.split(",")))
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container knows no name for the number it was started with
+        return str(os.getuid())
+
+
+def _is_proc_ours() -> bool:
+    """Whether the numbers in /proc are those that this process sees.
+
+    In a new pid namespace with the old /proc (``unshare --pid`` without ``--mount-proc``) a number means another
+    process there: a stranger's end would pass for a proof of death.
+    """
+    try:
+        status = (_PROC / "self/status").read_text("utf-8", "replace")
+    except OSError:
+        return False
+    return f"\nNSpid:\t{os.getpid()}\n" in status
 
 
 # A child may get the number of a process that an ancestor of it once was.
@@ -109,8 +160,14 @@ def _boot_id() -> str:
         return ""
 
 
-def _pid_namespace() -> str:
+def _namespaces() -> str:
+    """The pid namespace; another time namespace than the first shifts the start times that it shows in /proc."""
+    pid, time = _namespace("pid"), _namespace("time")
+    return f"{pid}/{time}" if pid and time not in ("", _FIRST_TIME_NAMESPACE) else pid
+
+
+def _namespace(kind: str) -> str:
     try:
-        return str((_PROC / "self/ns/pid").readlink()).strip("pid:[]")
+        return str((_PROC / "self/ns" / kind).readlink()).strip(f"{kind}:[]")
     except OSError:
         return ""

@@ -101,7 +101,7 @@ def test_runs_stand_where_they_stood(store: Store) -> None:
     assert failed.error == {"type": "ValueError", "message": "loss is nan", "traceback": "Traceback ..."}
     held = store.standing(INTERRUPTED).record
     assert held is not None
-    assert str(held.owner) == "golden:1 (SLURM_JOB_ID=7)"
+    assert str(held.owner) == "golden:1 (job 7)"
     assert (held.generation, held.lease_s, held.beat) == (2, 120.0, 0)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from jimmy_manager.archives import owner as owners
 from jimmy_manager.archives.owner import Owner, is_provably_dead, this_process
+from jimmy_manager.slurm import Job
 
 ROOT = Path(owners.__file__).parents[2]
 SAY = "from jimmy_manager.archives.owner import this_process; print(*this_process()[:5], flush=True); "
@@ -55,9 +57,10 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def test_an_owner_comes_back_from_its_record() -> None:
     without_proc = Owner("h", 1, 0, "", "")
-    for owner in (this_process(), Owner("h", 1, 2, "b", "n", "SLURM_JOB_ID=3"), without_proc):
+    for owner in (this_process(), Owner("h", 1, 2, "b", "n", "SLURM_JOB_ID=3", "ada"), without_proc):
         assert Owner.of_record(owner.as_record()) == owner
     assert without_proc.as_record() == {"host": "h", "pid": 1, "start": 0}
+    assert Owner.of_record({"host": "h", "pid": 1, "start": 0, "later": "field"}) == without_proc
 
 
 def test_this_process_is_alive_and_itself() -> None:
@@ -75,6 +78,31 @@ def test_slurm_variables_are_noted_and_do_not_decide(monkeypatch: pytest.MonkeyP
     assert this_process().slurm == "SLURM_JOB_ID=77"
     assert "77" in str(this_process())
     assert this_process().is_same_process(before)
+    owners._owner_of.cache_clear()
+
+
+def test_an_owner_knows_its_job_of_an_array_which_attempt_it_is_and_whose(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {
+        "SLURM_CLUSTER_NAME": "lab", "SLURM_JOB_ID": "15", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3",
+        "SLURM_RESTART_COUNT": "2", "SLURMD_NODENAME": "n4", "SLURM_JOB_USER": "ada",
+    }  # fmt: skip
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    owners._owner_of.cache_clear()
+    owner = Owner.of_record(this_process().as_record())
+    owners._owner_of.cache_clear()
+    assert owner.job == Job(15, 12, 3, 2, "n4", "ada", "lab")
+    assert (owner.node, str(owner)) == ("n4", f"n4:{os.getpid()} (job 12_3)")
+    outside = owner._replace(slurm="")
+    assert (outside.job, outside.node) == (None, owner.host)
+
+
+def test_an_owner_tells_its_user_also_where_the_number_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    owners._owner_of.cache_clear()
+    assert this_process().user == pwd.getpwuid(os.getuid()).pw_name
+    owners._owner_of.cache_clear()
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
+    assert this_process().user == "4000000000"
     owners._owner_of.cache_clear()
 
 
@@ -216,3 +244,39 @@ def test_a_real_container_is_another_namespace_and_proves_nothing() -> None:
     assert inside.pidns != this_process().pidns
     assert inside.pid < 10
     assert not is_provably_dead(inside), "its number is that of one of our system's first processes"
+
+
+def test_two_containers_with_one_host_name_one_boot_id_and_equal_pids_prove_nothing_of_each_other(start: Start) -> None:
+    """What is told of one is a proof for whoever shares its kernel and its numbering alone."""
+    process, owner = start("import time; time.sleep(60)")
+    elsewhere = owner._replace(pidns=f"{int(owner.pidns.partition('/')[0]) + 1}")
+    process.kill()
+    process.wait()
+    assert is_provably_dead(owner)
+    assert not is_provably_dead(elsewhere)
+    assert not elsewhere.is_same_process(owner)
+
+
+def unshared(*options: str, code: str) -> list[str]:
+    """What Python prints that runs ``code`` in namespaces of its own."""
+    if os.getuid() != 0 or subprocess.run(["unshare", *options, "true"], capture_output=True).returncode != 0:
+        pytest.skip(f"needs the right to call 'unshare {' '.join(options)}'")
+    command = ["unshare", *options, sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+
+
+def test_where_proc_shows_the_numbers_of_another_namespace_nothing_is_proven() -> None:
+    """Number 1 of the new namespace is in that /proc the first process of the system, and so on."""
+    code = "from jimmy_manager.archives.owner import this_process; o = this_process(); print(o.pid, o.start, [o.boot])"
+    assert unshared("--pid", "--fork", code=code) == ["1", "0", "['']"]
+
+
+def test_another_time_namespace_is_another_owner_as_its_start_times_are_shifted(start: Start) -> None:
+    _, living = start("import time; time.sleep(60)")
+    code = (
+        "from jimmy_manager.archives import owner; "
+        f"print(owner._start_ticks({living.pid}), owner.is_provably_dead(owner.Owner(*{tuple(living)!r})))"
+    )
+    shifted, verdict = unshared("--time", "--fork", "--boottime", "100000", code=code)
+    assert int(shifted) != living.start, "or nothing is tested"
+    assert verdict == "False", "it lives"
