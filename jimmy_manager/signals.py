@@ -1,27 +1,60 @@
 """Signals that ask a worker to stop: they only set a flag, which is looked at where saving is safe.
 
 Saving inside a handler hangs or corrupts: it may interrupt a save that is under way. A second SIGINT interrupts
-at once, for people who are at the keyboard and mean it.
+at once, for people who are at the keyboard and mean it. A moment may be set, too, at which the flag rises by itself.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from jimmy_manager.errors import ConfigError
+
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+TIME_LIMIT = "time limit"
+"""The reason of a flag that rose by itself."""
+
+
+def stop_signals(names: Iterable[str | int]) -> tuple[signal.Signals, ...]:
+    """The signals of these names, with or without ``SIG``; ``ConfigError`` for what cannot be caught.
+
+    >>> stop_signals(['TERM', 'sigusr2', 2])
+    (<Signals.SIGTERM: 15>, <Signals.SIGUSR2: 12>, <Signals.SIGINT: 2>)
+    """
+    return tuple(dict.fromkeys(map(_stop_signal, names)))
+
+
+def _stop_signal(name: str | int) -> signal.Signals:
+    given = f"SIG{name.strip().upper().removeprefix('SIG')}" if isinstance(name, str) else name
+    found = next((each for each in signal.Signals if given in (each.name, each.value)), None)
+    if found is None or found in (signal.SIGKILL, signal.SIGSTOP):
+        advice = "cannot be caught" if found else "is no signal"
+        raise ConfigError(f"{name!r} {advice}; stop signals are e.g. {', '.join(each.name for each in STOPPING)}")
+    return found
 
 
 class StopFlag:
-    """Remembers the first signal that asked to stop; empty until then."""
+    """Remembers why a stop was asked for first: a signal's name, `TIME_LIMIT`, what `set` was given; empty until then.
 
-    def __init__(self) -> None:
+    ``signals`` are those that it catches; ``monotonic`` tells when the moment of `end_at` has come.
+    """
+
+    def __init__(
+        self, signals: Iterable[signal.Signals] = STOPPING, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self.reason = ""
+        self.signals = tuple(signals)
+        self._monotonic = monotonic
+        self._ends_at = math.inf
+        self._has_caught = False
         self._depth = 0
         self._pid = 0
         self._interrupts = 0
@@ -29,7 +62,18 @@ class StopFlag:
         self._on_child: Any = None
 
     def __bool__(self) -> bool:
+        if not self.reason and self._monotonic() >= self._ends_at:
+            self.set(TIME_LIMIT)
         return bool(self.reason)
+
+    def end_at(self, moment: float) -> None:
+        """Rise at this moment of the monotonic clock, however late that is looked at; infinity for never."""
+        self._ends_at = moment
+
+    @property
+    def was_signalled(self) -> bool:
+        """Whether a signal came, which other processes of the job may have got as well and died of."""
+        return self._has_caught or self.reason in signal.Signals.__members__
 
     def set(self, reason: str) -> None:
         """Ask for a stop, as a signal does."""
@@ -40,15 +84,18 @@ class StopFlag:
         """Catch the signals inside the block, and restore what was there before.
 
         Does nothing outside the main thread, where Python delivers no signals, and inside another such block.
-        A Manager that is used in a hook of another one hands the signals on to it.
+        A Manager that is used in a hook of another one hands the signals on to it, and begins with those it has got.
         """
         self._depth += 1
         try:
             if self._depth > 1 or threading.current_thread() is not threading.main_thread():
                 yield
                 return
-            self.reason, self._interrupts, self._pid = "", 0, os.getpid()
-            self._before = {number: signal.signal(number, self._catch) for number in STOPPING}
+            self.reason, self._has_caught, self._interrupts, self._pid = "", False, 0, os.getpid()
+            self._before = {number: signal.signal(number, self._catch) for number in self.signals}
+            for number in self.signals:
+                if (outer := self._outer(number)) is not None:
+                    self.set(outer.reason)
             try:
                 yield
             finally:
@@ -63,14 +110,19 @@ class StopFlag:
         if os.getpid() != self._pid:
             self._catch_in_child(number)
             return
-        outer = getattr(self._before.get(number), "__self__", None)
-        if isinstance(outer, StopFlag):
+        if (outer := self._outer(number)) is not None:
             outer._catch(number, frame)
         self._leave_children()
+        self._has_caught = True
         self._interrupts += number == signal.SIGINT
         self.set(signal.Signals(number).name)
         if self._interrupts > 1:
             raise KeyboardInterrupt
+
+    def _outer(self, number: int) -> StopFlag | None:
+        """The flag that caught this signal before the block, and will again after it."""
+        outer = getattr(self._before.get(number), "__self__", None)
+        return outer if isinstance(outer, StopFlag) else None
 
     def _leave_children(self) -> None:
         """Let the death of children pass from now on: what stops a job is often sent to each of its processes.
