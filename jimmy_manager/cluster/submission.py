@@ -38,7 +38,7 @@ def fill(template: str, own: Mapping[str, str], further: Sequence[str], command:
     template's ``jimmy sweep ...``; what is before that (``exec``, a container) stays. ``ConfigError`` where there is no
     such line.
 
-    >>> print(fill('#!/bin/sh\n#SBATCH --time=1\nexec jimmy sweep x', {'time': '2'}, ['-p', 'low'], ['a b']))
+    >>> print(fill('#!/bin/sh\n#SBATCH --time=1\nexec jimmy sweep x', {'time': '2'}, ['-p', 'low'], ['a b']), end='')
     #!/bin/sh
     #SBATCH --time=2
     #SBATCH -p low
