@@ -18,7 +18,7 @@ from jimmy_manager.archives.store import Store
 from jimmy_manager.config import Config, load_config
 from jimmy_manager.errors import CheckpointError, ConfigError, HookError, NoRecord
 from jimmy_manager.grid import grid
-from jimmy_manager.manager import job_module, progress, shares
+from jimmy_manager.manager import job_module, progress, ranks, shares
 from jimmy_manager.manager.admission import Admission
 from jimmy_manager.manager.batch import Batch
 from jimmy_manager.manager.names import check_names
@@ -95,6 +95,7 @@ class Manager(Queries):
         self.stop = StopFlag()
         self.progress = progress.Progress()
         self.config = Config()
+        self._team: ranks.Alone = ranks.Alone()
         self.key = ""
         self.epoch = 0
         self.step = 0

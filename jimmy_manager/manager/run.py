@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -85,47 +86,42 @@ def drive(manager: Manager, run: Run, config: Config, total: int) -> str:
     try:
         while True:
             try:
-                state = _drive_once(manager, run, config, total)
+                state = _drive_once(manager, run, config, total, functools.partial(manager._team.do, manager, run))
                 return state
             except NewerCommit as newer:
                 log.info("%s; it is taken over instead", newer)
     finally:
         try:
-            manager.end_run(is_done=state == "done")
+            manager._team.do(manager, run, "end", is_done=state == "done")
         finally:
             manager._run = None
 
 
-def _drive_once(manager: Manager, run: Run, config: Config, total: int) -> str:
-    shares.apply_threads(manager.threads)
-    random_state.seed(manager.seed(config))
-    # Of the run before nothing may be left, whatever an override does not call.
-    manager.key, manager.config, manager.ckpt, manager.preview = run.key, config, {}, {}
-    manager.epoch = manager.step = 0
-    manager.setup(config.clone())
-    manager.key = run.key  # whatever setup made of the configuration
+def _drive_once(manager: Manager, run: Run, config: Config, total: int, do: Callable[[str], Any]) -> str:
+    manager.config = config
+    do("setup")
     run.adopt()
-    if not _load(manager, run):
-        manager.init_ckpt()
-        _evaluate(manager, run)
-        _save(manager, run)
+    if not do("load"):
+        do("init")
+        do("evaluate")
+        do("save")
     manager.progress.begin_run(run.key, config, manager.epoch, total)
     saved_at = manager.epoch
     while manager.epoch < total:
         if manager.stop:
             break
         run.claim.check()
-        if not _train(manager, run):
-            _save(manager, run)
+        if not do("train"):
+            do("save")
             return "stopped"
         if is_due(manager.epoch, manager.eval_interval, total):
-            _evaluate(manager, run)
+            do("evaluate")
         if is_due(manager.epoch, manager.save_interval, total):
-            _save(manager, run)
+            do("save")
             saved_at = manager.epoch
         manager.progress.after_epoch(run.key, manager.epoch, total, manager.preview)
     if saved_at != manager.epoch or (manager.epoch >= total and not run.is_saved):
-        _save(manager, run)
+        do("save")
     if manager.epoch < total:
         return "stopped"
     run.finish()
@@ -137,6 +133,17 @@ def _load(manager: Manager, run: Run) -> bool:
     manager._absent = manager._random = None
     try:
         manager.load_ckpt()
+def _set_up(manager: Manager, run: Run) -> None:
+    config = manager.config
+    shares.apply_threads(manager.threads)
+    random_state.seed(manager.seed(config))
+    # Of the run before nothing may be left, whatever an override does not call.
+    manager.key, manager.ckpt, manager.preview = run.key, {}, {}
+    manager.epoch = manager.step = 0
+    manager.setup(config.clone())
+    manager.key = run.key  # whatever setup made of the configuration
+
+
     except NoRecord as error:
         if error is not manager._absent:
             raise
@@ -187,3 +194,17 @@ def _evaluate(manager: Manager, run: Run) -> None:
         raise HookError(f"{type(manager).__name__}.eval() returned {type(record).__name__}, it must be a dict or None")
     manager.preview.update(record)
     manager.ckpt.setdefault("eval_records", {})[manager.epoch] = copy.deepcopy(dict(record))
+
+
+def _init(manager: Manager, run: Run) -> None:
+    manager.init_ckpt()
+
+
+def _end(manager: Manager, run: Run, *, is_done: bool) -> None:
+    manager.end_run(is_done=is_done)
+
+
+STEPS: dict[str, Callable[..., Any]] = {
+    "setup": _set_up, "load": _load, "init": _init, "evaluate": _evaluate, "train": _train, "save": _save, "end": _end,
+}  # fmt: skip
+"""What all ranks of a job do at the same time, each called with the Manager and the run."""
