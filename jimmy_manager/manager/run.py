@@ -128,11 +128,6 @@ def _drive_once(manager: Manager, run: Run, config: Config, total: int, do: Call
     return "done"
 
 
-def _load(manager: Manager, run: Run) -> bool:
-    """Whether there was a checkpoint to load. Only its absence leads to a fresh start, no other failure does."""
-    manager._absent = manager._random = None
-    try:
-        manager.load_ckpt()
 def _set_up(manager: Manager, run: Run) -> None:
     config = manager.config
     shares.apply_threads(manager.threads)
@@ -149,6 +144,11 @@ def _set_up(manager: Manager, run: Run) -> None:
             raise
         return False
     except DamagedRecord:
+def _load(manager: Manager, run: Run) -> bool:
+    """Whether there was a checkpoint to load. Only its absence leads to a fresh start, no other failure does."""
+    manager._absent = manager._random = None
+    try:
+        manager.load_ckpt()
         run.claim.check()  # a successor may have taken the files away: then the claim is lost, and nothing is damaged
         raise
     if manager._random is None:
