@@ -139,16 +139,16 @@ def _set_up(manager: Manager, run: Run) -> None:
     manager.key = run.key  # whatever setup made of the configuration
 
 
-    except NoRecord as error:
-        if error is not manager._absent:
-            raise
-        return False
-    except DamagedRecord:
 def _load(manager: Manager, run: Run) -> bool:
     """Whether there was a checkpoint to load. Only its absence leads to a fresh start, no other failure does."""
     manager._absent = manager._random = None
     try:
         manager.load_ckpt()
+    except NoRecord as error:
+        if error is not manager._absent:
+            raise
+        return False
+    except DamagedRecord:
         run.claim.check()  # a successor may have taken the files away: then the claim is lost, and nothing is damaged
         raise
     if manager._random is None:
