@@ -11,6 +11,7 @@
     ├── SchemaChanged                            the defaults gained fields: training would orphan old results
     ├── StoreError           (OSError)           the store cannot be opened or written
     │   ├── StoreTooNew                          written by a newer version of this package
+    │   ├── UnsafeStore                          the doctor found a file system on which claims cannot be safe
     │   ├── WrongManager                         the store belongs to a Manager of another name
     │   └── ReadOnlyStore    (PermissionError)   a write through a read-only Manager or Store
     ├── RecordError                              one record of a run cannot be used
@@ -72,6 +73,10 @@ class StoreError(JimmyError, OSError):
 
 class StoreTooNew(StoreError):
     """The store was written by a newer version of this package."""
+
+
+class UnsafeStore(StoreError):
+    """The doctor found that claims cannot be safe on the file system of this store, so nobody may write there."""
 
 
 class WrongManager(StoreError):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from jimmy_manager.archives import inspection, layout, repair, store_file, strict
+from jimmy_manager.archives import inspection, layout, repair, sharing, store_file, strict
 from jimmy_manager.archives.disk import Disk
 from jimmy_manager.archives.files import Files
 from jimmy_manager.archives.inspection import Finding, inspect, shards
@@ -18,7 +18,7 @@ from jimmy_manager.schema import Ledger
 
 __all__ = ["Finding", "Repair", "audit", "check", "fix"]
 
-_TOP = {layout.STORE_FILE, *layout.ARCHIVES, "logs", layout.DAMAGED, "README.md", ".gitignore"}
+_TOP = {layout.STORE_FILE, *layout.ARCHIVES, "logs", layout.DAMAGED, layout.DOCTOR, "README.md", ".gitignore"}
 _LOCKS = {f".{layout.STORE_FILE}.lock", ".janitor.lock"}
 _SHORTEST_PAUSE_S = 0.05
 
@@ -56,7 +56,7 @@ def audit(store: Store, *, contents: bool = True) -> list[Finding]:
         seen = {(finding.kind, finding.name) for finding in found}
         again = inspect(store, shard, {finding.key for finding in found}, contents=contents)
         findings.extend(finding for finding in again if (finding.kind, finding.name) in seen)
-    return findings + _check_displaced(store)
+    return findings + _check_displaced(store) + _check_modes(store)
 
 
 def _check_store_file(files: Files) -> list[Finding]:
@@ -125,6 +125,11 @@ def _check_folders(store: Store) -> list[Finding]:
             if not layout.is_shard(name) or kind == "link":
                 found.append(Finding("foreign", f"{archive}/{name}", "is no part of a store; nobody reads it"))
     return found
+
+
+def _check_modes(store: Store) -> list[Finding]:
+    shares = store.exists and store.info.shared and store.directory is not None
+    return sharing.findings(str(store.directory)) if shares else []
 
 
 def _check_displaced(store: Store) -> list[Finding]:

@@ -12,11 +12,15 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
+from jimmy_manager import modes
 from jimmy_manager.archives import layout
 from jimmy_manager.archives.files import CHUNK, Content, PendingWrite, digest, store_error
 from jimmy_manager.errors import JimmyError, StoreError
+
+if TYPE_CHECKING:
+    import filelock
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -28,13 +32,15 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV
 class Disk:
     """Files under a directory of any file system that has one winner for an exclusive creation.
 
-    ``durable=False`` leaves out the fsyncs: what is written survives a killed process, not a power cut.
+    ``durable=False`` leaves out the fsyncs: what is written survives a killed process, not a power cut. Where
+    ``shared`` is set, be it later, the group may read and write all that is made; else the umask decides.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, durable: bool = True) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, durable: bool = True, shared: bool = False) -> None:
         # Absolute: a job that changes its working directory keeps its store.
         self.root = str(Path(root).absolute())
         self.durable = durable
+        self.shared = shared
 
     def path(self, name: str) -> str:
         """Where ``name`` is."""
@@ -153,7 +159,7 @@ class Disk:
         What an error left half-written stays as well: a name that was taken once is never free again.
         """
         try:
-            descriptor = os.open(self.path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            descriptor = self._open_exclusively(self.path(name))
         except FileExistsError:
             return self._read_if_there(name) == data
         except OSError as error:
@@ -221,12 +227,22 @@ class Disk:
             raise
 
     def _open_new(self, scratch: str) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            return os.open(self.path(scratch), flags, 0o666)
+            return self._open_exclusively(self.path(scratch))
         except FileNotFoundError:
             self._make_folder(scratch)
-            return os.open(self.path(scratch), flags, 0o666)
+            return self._open_exclusively(self.path(scratch))
+
+    def _open_exclusively(self, path: str) -> int:
+        mode = modes.FILE if self.shared else 0o666
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        if self.shared:
+            try:
+                modes.give(descriptor, mode)
+            except OSError:
+                os.close(descriptor)
+                raise
+        return descriptor
 
     def _discard(self, scratch: str, error: BaseException) -> None:
         try:
@@ -242,12 +258,34 @@ class Disk:
             folder = os.path.dirname(folder)
         for path in reversed(missing):
             try:
-                os.mkdir(path)
+                self._make_one(path)
             except FileExistsError:
                 pass  # made by another process a moment ago, which may not have made it durable yet
             except OSError as error:
                 raise store_error("create", path, error) from error
             self._sync_path(os.path.dirname(path))
+
+    def _make_one(self, path: str) -> None:
+        if self.shared and len(path) >= len(self.root):  # what is above the store is no business of its group
+            modes.make_folder(path)
+        else:
+            os.mkdir(path)
+
+    def share_root(self) -> None:
+        """Open the directory itself to its group; one that is not there yet, and what is above it, is made."""
+        try:
+            self._make_folder(layout.STORE_FILE)
+            modes.give(self.root, modes.FOLDER)
+        except OSError as error:
+            raise store_error("share", self.root, error) from error
+
+    def lock(self, name: str, timeout_s: float) -> filelock.BaseFileLock:
+        """A lock that serialises what is merely convenient to serialise: on some file systems it excludes nobody."""
+        import filelock
+
+        if self.shared:
+            return filelock.FileLock(self.path(name), timeout=timeout_s, mode=modes.FILE)
+        return filelock.FileLock(self.path(name), timeout=timeout_s)
 
     def _sync(self, file: BinaryIO) -> None:
         if self.durable:

@@ -28,9 +28,10 @@ class Finding(NamedTuple):
     """One thing that is wrong: ``kind``, the file ``name``, what it means, and the ``remedy`` that ``fix`` knows.
 
     Kinds are ``damaged``, ``unreadable``, ``newer`` (of a later version), ``missing``, ``mismatch`` (two records
-    contradict each other), ``unfinished`` (a step of a worker that was killed), ``unreferenced``,
-    ``superseded``, ``scratch`` and ``foreign``. Remedies are ``move`` (to ``damaged/``), ``return`` (from there),
-    ``mark``, ``bury``, ``retry``, ``remove``, ``sweep`` and ``sign``; an empty one leaves it to people.
+    contradict each other), ``unfinished`` (a step of a worker that was killed), ``mode`` (keeps the group out of a
+    store that it shares), ``unreferenced``, ``superseded``, ``scratch`` and ``foreign``. Remedies are ``move`` (to
+    ``damaged/``), ``return`` (from there), ``mark``, ``bury``, ``retry``, ``remove``, ``sweep``, ``sign`` and
+    ``share``; an empty one leaves it to people.
     """
 
     kind: str

@@ -193,9 +193,9 @@ def _alone(files: Files) -> Iterator[bool]:
         return
     import filelock
 
-    lock = filelock.FileLock(files.path(".janitor.lock"))
+    lock = files.lock(".janitor.lock", 0.0)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire()
     except filelock.Timeout:
         log.info("another janitor is sweeping %s", files.root)
         yield False

@@ -16,6 +16,8 @@ STORE_FILE = "store.yaml"
 ARCHIVES = ("configs", "claims", "ckpts", "previews", "stats")
 DAMAGED = "damaged"
 """Where ``check --fix`` moves what it cannot read; nothing is read from there."""
+DOCTOR = ".doctor"
+"""Where ``jimmy doctor`` tries things out, and meets the one on another node; gone when it is done."""
 
 _KEY = r"(?P<key>[0-9a-f]{4,64})"
 _GENERATION = r"\.g(?P<generation>[1-9][0-9]{0,8})"

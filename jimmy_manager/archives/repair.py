@@ -14,6 +14,7 @@ the janitor decides. Each repair beside live and stalled workers:
             the commit before; its stats stay what they are until that worker commits.
 ``remove``  A scratch file of a run that nobody holds: its writer, if any, writes again.
 ``sweep``   The janitor's work, by its own rules.
+``share``   Only modes, and only of what this user owns, are changed.
 ``sign``    A hand-edited ``store.yaml`` that parses and keeps every key; what stood there is kept.
 ==========  ==========================================================================================
 """
@@ -23,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from jimmy_manager.archives import layout, store_file, strict
+from jimmy_manager.archives import layout, sharing, store_file, strict
 from jimmy_manager.archives.files import Content, Files, digest, unreadable
 from jimmy_manager.archives.history import Stats
 from jimmy_manager.archives.inspection import Finding, inspect
@@ -152,6 +153,16 @@ def _remove(store: Store, finding: Finding) -> Repair:
     return Repair(finding, "remove")
 
 
+def _share(store: Store, finding: Finding) -> Repair:
+    try:
+        is_mine = sharing.mend(str(store.directory), finding.name)
+    except FileNotFoundError:
+        return _not_any_more(finding)
+    except OSError as error:
+        return Repair(finding, "left", f"{error.strerror}")
+    return Repair(finding, "share" if is_mine else "left", "" if is_mine else "it is another user's, who may do it")
+
+
 def _sign(store: Store, finding: Finding) -> Repair:
     repair = sign(store.files, finding)
     store.refresh()
@@ -186,7 +197,7 @@ def without_digest(raw: bytes) -> str:
 
 _REMEDIES: dict[str, Callable[[Store, Finding], Repair]] = {
     "move": _move, "return": _return, "mark": _mark, "bury": _bury, "retry": _retry, "remove": _remove,
-    "sign": _sign,
+    "sign": _sign, "share": _share,
 }
 
 

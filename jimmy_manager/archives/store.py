@@ -14,37 +14,44 @@ from jimmy_manager.archives.disk import Disk
 from jimmy_manager.archives.files import Files
 from jimmy_manager.archives.history import History, Stats
 from jimmy_manager.archives.memory import Memory
-from jimmy_manager.archives.read_only import ReadOnly
+from jimmy_manager.archives.read_only import ReadOnly, unsafe
 from jimmy_manager.archives.registry import Registered, Registry
 from jimmy_manager.archives.store_file import StoreFile
 from jimmy_manager.config import Config
 from jimmy_manager.errors import DamagedRecord, KeyNotFound, NoRecord, RunBusy, SchemaError, StoreError
 from jimmy_manager.schema import Ledger
 
+_Change = Callable[[StoreFile], StoreFile]
+
 
 class Store:
     """The runs under ``directory``, as four mappings by key; ``directory=None`` keeps everything in memory.
 
     Nothing is made on disk before the first write, so that a mistyped directory stays a clear error for
-    whoever only looks. ``read_only=True`` writes nothing at all and needs an existing store.
+    whoever only looks. ``read_only=True`` writes nothing at all and needs an existing store. ``shared="group"`` lets
+    the group of the directory read and write all that is made, whatever the umask; ``store.yaml`` remembers it, and an
+    existing store without it is refused.
     """
 
     def __init__(
         self, directory: str | os.PathLike[str] | None = "store", *, read_only: bool = False, key_len: int = 8,
         stale_s: float | None = None, lease_s: float | None = None, heartbeat_s: float = 15.0,
         patience_s: float = LONGEST_LEASE_S, durable: bool = True, files: Files | None = None,
-        clock: Clock | None = None,
+        clock: Clock | None = None, shared: str = "",
     ) -> None:
         self.directory = None if directory is None else os.fspath(directory)
         # A job may change its working directory; its store stays where it is.
         self._place = None if directory is None else os.path.abspath(directory)
         self.read_only = read_only
         self._key_len = key_len
+        self._shared = store_file.checked_shared(shared)
         self._below = files or (Memory() if self.directory is None else Disk(self.directory, durable=durable))
-        self.files: Files = ReadOnly(self._below) if read_only else self._below
         self._raw = store_file.read_raw(self._below)
         self._info: StoreFile | None = None if self._raw is None else StoreFile.load(self._raw)
         self._check_place()
+        self._share()
+        refused = self._info.refused if self._info else ""
+        self.files: Files = ReadOnly(self._below, "" if read_only else refused) if read_only or refused else self._below
         measured = self._info or StoreFile(id="", key_len=key_len)
         if stale_s is None:
             stale_s = measured.stale_s if measured.stale_s is not None else self._default_stale_s()
@@ -68,7 +75,7 @@ class Store:
     @property
     def info(self) -> StoreFile:
         """The content of ``store.yaml``, which is created where it is missing; read anew by ``refresh``."""
-        return self._info or self._keep(store_file.create(self.files, self._key_len))
+        return self._info or self._keep(store_file.create(self.files, self._key_len, self._shared_too()))
 
     @property
     def ledger(self) -> Ledger:
@@ -100,12 +107,14 @@ class Store:
         _ = self.info
         return self._keep(store_file.edit(self.files, lambda current: current._replace(**changes)))
 
-    def bind(self, change: Callable[[StoreFile], StoreFile], *, key_len: int | None = None) -> None:
+    def bind(self, change: _Change, *, key_len: int | None = None) -> None:
         """Apply ``change`` to what the first run fixes; where there is no ``store.yaml`` yet, in its very creation.
 
         Only there counts ``key_len``, by default that of this object.
         """
-        info = self._info or self._keep(store_file.create(self.files, key_len or self._key_len, change))
+        info = self._info or self._keep(
+            store_file.create(self.files, key_len or self._key_len, self._shared_too(change))
+        )
         if change(info) != info:
             self._keep(store_file.edit(self.files, change))
 
@@ -236,7 +245,20 @@ class Store:
         if info.key_len != self.registry.lengths[0]:
             self.registry = Registry(self.claims, info.key_len)
         self._info, self._raw = info, raw
+        self._share()
+        if info.refused and not isinstance(self.files, ReadOnly):
+            raise unsafe(f"cannot go on in {self}", info.refused)
         return info
+
+    def _share(self) -> None:
+        """Let what is made have the modes that the store asks for, or this object where there is none yet."""
+        if self._info is not None and self._shared and not self._info.shared and not self.read_only:
+            raise StoreError(f"{self} is not shared with the group; share it by 'jimmy init {self} --shared group'")
+        if isinstance(self._below, Disk):
+            self._below.shared = bool(self._info.shared if self._info else self._shared)
+
+    def _shared_too(self, change: _Change = lambda info: info) -> _Change:
+        return lambda info: change(info._replace(shared=self._shared))
 
     def _check_place(self) -> None:
         if self._info is None and self.directory is not None:

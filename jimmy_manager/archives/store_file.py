@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -29,7 +29,8 @@ class StoreFile(NamedTuple):
     """The content of ``store.yaml``.
 
     ``manager`` and ``fields`` are empty until the first run is trained; ``fields`` are the dotted paths that
-    the defaults had then. ``stale_s`` is None until a doctor has measured it.
+    the defaults had then. ``stale_s`` is None until a doctor has measured it; ``doctor`` tells of that examination,
+    and its entry ``refused``, where there is one, why nobody may write here. ``shared`` is ``group`` or empty.
     """
 
     id: str
@@ -39,15 +40,26 @@ class StoreFile(NamedTuple):
     ledger: Ledger = Ledger()
     stale_s: float | None = None
     lease_s: float | None = None
+    shared: str = ""
+    doctor: Mapping[str, Any] | None = None
+
+    @property
+    def refused(self) -> str:
+        """Why the doctor forbids every write; empty where it does not."""
+        return str((self.doctor or {}).get("refused", ""))
 
     def dump(self) -> bytes:
         """The bytes of the file."""
         data: dict[str, Any] = {"format": FORMAT, "id": self.id, "key_len": self.key_len}
+        if self.shared:
+            data["shared"] = self.shared
         if self.manager:
             data |= {"manager": self.manager, "fields": list(self.fields)}
         if len(self.ledger):
             data["schema"] = self.ledger.to_list()
         data |= {name: value for name in ("stale_s", "lease_s") if (value := getattr(self, name)) is not None}
+        if self.doctor is not None:
+            data["doctor"] = dict(self.doctor)
         return sign(_HEAD + yaml12.dump(data))
 
     @classmethod
@@ -75,9 +87,23 @@ class StoreFile(NamedTuple):
                 id=str(data["id"]), key_len=int(data["key_len"]), manager=data.get("manager", ""),
                 fields=tuple(data.get("fields", ())), ledger=Ledger(data.get("schema", [])),
                 stale_s=data.get("stale_s"), lease_s=data.get("lease_s"),
+                shared=checked_shared(data.get("shared", "")), doctor=_mapping(data.get("doctor")),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedRecord(f"damaged {layout.STORE_FILE}: {error}") from error
+
+
+def checked_shared(shared: str) -> str:
+    """``shared`` where it is ``group`` or empty, else ``ValueError``."""
+    if shared not in ("", "group"):
+        raise ValueError(f"shared is {shared!r}, it must be 'group' or empty")
+    return shared
+
+
+def _mapping(found: Any) -> dict[str, Any] | None:
+    if found is not None and not isinstance(found, dict):
+        raise TypeError(f"doctor is {found!r}, it must be a mapping")
+    return found
 
 
 def sign(text: str) -> bytes:
@@ -107,6 +133,8 @@ def create(files: Files, key_len: int, change: Callable[[StoreFile], StoreFile] 
         raise StoreError(f"key_len is {key_len}, it must be from 4 to 64")
     fresh = StoreFile(id=secrets.token_hex(8), key_len=key_len)
     fresh = change(fresh) if change else fresh
+    if fresh.shared and isinstance(files, Disk):
+        files.share_root()
     if files.create(layout.STORE_FILE, fresh.dump()):
         return fresh
     existing = read(files)
@@ -137,14 +165,13 @@ def _lock(files: Files) -> Iterator[None]:
         return
     import filelock
 
-    path = files.path(f".{layout.STORE_FILE}.lock")
-    lock = filelock.FileLock(path, timeout=_LOCK_TIMEOUT_S)
+    lock = files.lock(f".{layout.STORE_FILE}.lock", _LOCK_TIMEOUT_S)
     try:
         lock.acquire()
     except filelock.Timeout as error:
         raise StoreError(f"another process has been editing {layout.STORE_FILE} for {_LOCK_TIMEOUT_S:g} s") from error
     except OSError as error:
-        raise store_error("lock", path, error) from error
+        raise store_error("lock", lock.lock_file, error) from error
     try:
         yield
     finally:

@@ -72,7 +72,7 @@ class Manager(Queries):
         defaults: Mapping[str, Any] | str | os.PathLike[str] | None = None, *,
         eval_interval: int = 1, save_interval: int = 1, disp_interval: int = 1, verbose: bool = True,
         read_only: bool = False, device: str | None = None, threads: int | None = None, heartbeat_s: float = 15.0,
-        lease_s: float = 120.0, key_len: int = 8, max_crashes: int = 5, patience: float | None = None,
+        lease_s: float = 120.0, key_len: int = 8, shared: str = "", max_crashes: int = 5, patience: float | None = None,
         stale_s: float | None = None, durable: bool = True, clock: Clock | None = None, **old: Any,
     ) -> None:
         _accept_old(old)
@@ -82,8 +82,9 @@ class Manager(Queries):
         if patience is not None:
             warnings.warn("patience is deprecated; use lease_s, in seconds", DeprecationWarning, stacklevel=2)
         self.store = Store(
-            store_dir, read_only=read_only, key_len=key_len, stale_s=stale_s, lease_s=lease_s, heartbeat_s=heartbeat_s,
-            patience_s=LONGEST_LEASE_S if patience is None else patience * 3600, durable=durable, clock=clock,
+            store_dir, read_only=read_only, key_len=key_len, shared=shared, stale_s=stale_s, lease_s=lease_s,
+            heartbeat_s=heartbeat_s, patience_s=LONGEST_LEASE_S if patience is None else patience * 3600,
+            durable=durable, clock=clock,
         )
         self.defaults = load_config(defaults if defaults is not None else self._own_defaults())
         self.eval_interval = eval_interval
@@ -94,8 +95,8 @@ class Manager(Queries):
         self.threads = shares.threads(threads)
         self.stop = StopFlag()
         self.progress = progress.Progress()
-        self.config = Config()
         self._team: ranks.Alone = ranks.Alone()
+        self.config = Config()
         self.key = ""
         self.epoch = 0
         self.step = 0

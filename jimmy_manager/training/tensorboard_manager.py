@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from jimmy_manager import modes
 from jimmy_manager.errors import ConfigError, UnknownField
 from jimmy_manager.nesting import flattened
 from jimmy_manager.training.tensorboard_values import TYPES, ValueType, close_figures, described, is_scalar
@@ -188,7 +189,11 @@ class TensorBoardManager:
     def _open(self, purge_step: int | None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(self.log_dir, purge_step=purge_step, max_queue=_QUEUE, flush_secs=self._flush_s)
+        log_dir = str(self.log_dir)
+        modes.make_folders(log_dir)
+        self._writer = SummaryWriter(log_dir, purge_step=purge_step, max_queue=_QUEUE, flush_secs=self._flush_s)
+        for name in _event_files(log_dir):
+            modes.share_file(os.path.join(log_dir, name))
         # The thread is a daemon: at the end of a process that did not close, its queue would be lost.
         self._finalizer = weakref.finalize(self, _close, self._writer, os.getpid())
 
@@ -234,7 +239,7 @@ def _close(writer: SummaryWriter, pid: int) -> None:
 
 def _probe(log_dir: str) -> None:
     """Raise OSError where nothing can be written; without a trace, unlike a writer of TensorBoard's that fails."""
-    os.makedirs(log_dir, exist_ok=True)
+    modes.make_folders(log_dir)
     with tempfile.TemporaryFile(dir=log_dir) as file:
         file.write(b"0" * 65536)
         file.flush()
@@ -242,4 +247,8 @@ def _probe(log_dir: str) -> None:
 
 
 def _is_fresh(log_dir: str) -> bool:
-    return not (os.path.isdir(log_dir) and any("tfevents" in name for name in os.listdir(log_dir)))
+    return not (os.path.isdir(log_dir) and _event_files(log_dir))
+
+
+def _event_files(log_dir: str) -> list[str]:
+    return [name for name in os.listdir(log_dir) if "tfevents" in name]
