@@ -96,7 +96,8 @@ def requeue(job: Job) -> None:
 
 def ask(command: Sequence[str], *, timeout_s: float = 10.0) -> str:
     """What a command of Slurm prints; ``SlurmError`` where it is absent, fails, or does not answer in time."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "LC_"))}
+    settings = ("SQUEUE_", "SLURM_CLUSTERS", "LC_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(settings)}
     try:
         answer = subprocess.run(
             command, env=environment | {"LC_ALL": "C"}, capture_output=True, text=True, errors="replace",
