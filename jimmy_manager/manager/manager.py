@@ -8,7 +8,7 @@ import random
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, SupportsIndex
 
 from jimmy_manager import random_state
 from jimmy_manager.archives.claims import LONGEST_LEASE_S
@@ -18,7 +18,7 @@ from jimmy_manager.archives.store import Store
 from jimmy_manager.config import Config, load_config
 from jimmy_manager.errors import CheckpointError, ConfigError, HookError, NoRecord
 from jimmy_manager.grid import grid
-from jimmy_manager.manager import job_module, progress, ranks, shares
+from jimmy_manager.manager import job_module, pickling, progress, ranks, shares
 from jimmy_manager.manager.admission import Admission
 from jimmy_manager.manager.batch import Batch
 from jimmy_manager.manager.names import check_names
@@ -112,6 +112,10 @@ class Manager(Queries):
         # A job's name is inherited, but the ready Managers of this package are not jobs.
         if not cls.name and not cls.__module__.startswith(f"{__name__.partition('.')[0]}."):
             cls.name = cls.__name__
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        reduced, home = super().__reduce_ex__(protocol), pickling.home_of(type(self))
+        return reduced if home is None else (pickling.blank, home, *reduced[2:])
 
     # What a user overrides
 
