@@ -544,4 +544,4 @@ def test_no_byte_of_any_readable_file_is_lost_by_fixing_everything(store: Store)
 def test_every_remedy_has_its_function_and_every_finding_a_known_remedy(store: Store) -> None:
     with pytest.raises(KeyError):
         fix(store, [Finding("damaged", "stats/ab/abcdef12.g1.json", "", "abcdef12", "burn")])
-    assert set(repair._REMEDIES) == {"move", "return", "mark", "bury", "retry", "remove", "sign"}
+    assert set(repair._REMEDIES) == {"move", "return", "mark", "bury", "retry", "remove", "sign", "share"}
