@@ -161,12 +161,11 @@ def _jimmy() -> list[str]:
 def _tell_how_to_watch(told: submission.Submitted, script: str, points: int, store: str) -> None:
     at = "" if store == os.environ.get("JIMMY_STORE", "store") else f" --store {shlex.quote(store)}"
     cluster = f" -M {told.cluster}" if told.cluster else ""
-    output = submission.output_of(script).replace("%x", submission.job_name_of(script)).replace("%A", told.job)
     lines = [
         (f"squeue{cluster} -j {told.job}", "the queue"),
         (f"jimmy ls{at}", "what is done"),
         (f"jimmy workers --watch{at}", "who trains what"),
-        (f"tail -f {output.replace('%a', '*')}", "what they print"),
+        (f"tail -f {submission.outputs(script, told.job)}", "what they print"),
         (f"jimmy stop --all{at}", "save, and leave"),
     ]
     click.echo(f"job {told.job} was submitted: {counted(points, 'configuration')} in {plain(store)}", err=True)

@@ -22,6 +22,7 @@ TEMPLATE = Path(__file__).with_name("worker.sbatch")
 _DIRECTIVE = re.compile(r"#SBATCH\s+(.*)")
 _SWEEP = re.compile(r"(^|.*\s)jimmy (?:sweep|worker)\s.*")
 _SIGNAL_S = 120
+_LONG = {"-o": "--output", "-e": "--error", "-J": "--job-name"}
 
 
 class Submitted(NamedTuple):
@@ -79,22 +80,18 @@ def signal_of(time: str) -> str | None:
 def make_output_folders(script: str) -> None:
     """Create the folders of ``--output`` and ``--error``, without which a job dies and tells nobody why."""
     given = _options(script)
-    for name in (output_of(script), given.get("--error") or given.get("-e") or ""):
+    for name in (given.get("--output", ""), given.get("--error", "")):
         folder = Path(given.get("--chdir", ""), name).parent
         if name and "%" not in str(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
 
-def output_of(script: str) -> str:
-    """Where ``sbatch`` will put the output of a task, with its patterns as they are; empty where it does not say."""
+def outputs(script: str, job: str) -> str:
+    """A pattern of the shell for the files into which the tasks of ``job`` print, as far as the script tells."""
     given = _options(script)
-    return given.get("--output") or given.get("-o") or ""
-
-
-def job_name_of(script: str) -> str:
-    """The name of the job, which ``%x`` stands for."""
-    given = _options(script)
-    return given.get("--job-name") or given.get("-J") or "sbatch"
+    name = given.get("--output") or "slurm-%A_%a.out"
+    known = {"%x": given.get("--job-name", "sbatch"), "%A": job, "%a": "*", "%j": "*", "%N": "*", "%n": "*", "%t": "*"}
+    return re.sub("%[xAajNnt]", lambda found: known[found[0]], name)
 
 
 def submit(script: str, options: Sequence[str]) -> Submitted | int:
@@ -152,5 +149,5 @@ def _options(script: str) -> dict[str, str]:
         name, equals, value = word.partition("=")
         if re.match(r"-[a-zA-Z].", word):  # -oFILE
             name, equals, value = word[:2], "=", word[2:]
-        options[name] = value if equals else after
+        options[_LONG.get(name, name)] = value if equals else after
     return options
