@@ -11,8 +11,8 @@
 One call answers all questions. It is made in the background: a controller that hangs holds nobody up. ``sacct`` is
 never asked, as many clusters have none.
 
-A verdict is no proof of death: processes were seen to go on for 13 s after Slurm had given up their node. So it ends the
-lease of a claim, and nothing else.
+A verdict is no proof of death: processes were seen to go on for 13 s after Slurm had given up their node. So it ends
+the lease of a claim, and nothing else.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from jimmy_manager.archives import layout
+from jimmy_manager.archives import layout, stops
 from jimmy_manager.archives.files import PendingWrite
 from jimmy_manager.errors import ClaimLost, RecordError, StoreError
 
@@ -40,6 +40,8 @@ class Claim:
         self._clock = claims.clock
         self._lock = threading.RLock()
         self._is_stopping: Callable[[], bool] = lambda: False
+        self._leave: Callable[[], None] = lambda: None
+        self._is_asked = False
         self._lost: str | None = None
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -76,12 +78,15 @@ class Claim:
                 self._replace(self.record._replace(beat=self.record.beat + 1, stopping=self._is_stopping()))
                 self._renewed_at = started
 
-    def start_heartbeat(self, is_stopping: Callable[[], bool] = lambda: False) -> None:
+    def start_heartbeat(
+        self, is_stopping: Callable[[], bool] = lambda: False, leave: Callable[[], None] = lambda: None
+    ) -> None:
         """Renew in the background every ``heartbeat_s`` until the claim ends.
 
         Once ``is_stopping`` is true the claim says so within a second: whoever is killed after that did not crash.
+        ``leave`` is called, within a heartbeat, when somebody asked this owner or all workers to stop.
         """
-        self._is_stopping = is_stopping
+        self._is_stopping, self._leave = is_stopping, leave
         self._thread = threading.Thread(target=self._beat, name=f"heartbeat {self.key}", daemon=True)
         self._thread.start()
 
@@ -100,6 +105,9 @@ class Claim:
         # The thread may hang in a file system that does not answer; it is a daemon and writes nothing more.
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=1.0)
+        if self._is_asked:
+            self._is_asked = False
+            stops.withdraw(self._claims.files, self.key, self.generation)
 
     def _end(self, state: str, error: dict[str, Any] | None = None) -> None:
         self._ended.set()
@@ -111,9 +119,10 @@ class Claim:
             self.drop()
 
     def _superseded(self) -> str | None:
-        """Why this generation is no longer the highest one, or None."""
-        top = self._claims.look(self.key).top
-        return f"generation {top} was claimed after it" if top > self.generation else None
+        """Why this generation is no longer the highest one, or None; the same listing shows a request to stop."""
+        trace = self._claims.look(self.key)
+        self._is_asked = self._is_asked or self.generation in trace.stops
+        return f"generation {trace.top} was claimed after it" if trace.top > self.generation else None
 
     def _is_overdue(self) -> bool:
         return self._clock.monotonic() - self._renewed_at >= self.record.lease_s
@@ -129,6 +138,8 @@ class Claim:
     def _beat(self) -> None:
         due = self._clock.monotonic() + self._claims.heartbeat_s
         while not self._ended.wait(min(_STOP_POLL_S, self._claims.heartbeat_s)):
+            if self._is_asked:
+                self._leave()
             told = self.record.stopping or not self._is_stopping()
             if told and self._clock.monotonic() < due:
                 continue
@@ -138,3 +149,5 @@ class Claim:
             except (StoreError, RecordError) as error:
                 # The next beat tries again; when none succeeds, check() stops the owner before the lease ends.
                 log.warning("heartbeat of run %s: %s", self.key, error)
+            if self._claims.stops is not None and self._claims.stops.is_everybody_asked():
+                self._leave()

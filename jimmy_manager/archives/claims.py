@@ -8,12 +8,16 @@ so generation N belongs to one worker for ever. Its owner alone replaces it::
                                     │ └─────────────────┘
           ┌──────────────┬──────────┼──────────────┬────────────────────────┐
           ▼              ▼          ▼              ▼                        ▼
-      released        failed    (finishes)   dead: provably, or      lost: a higher claim is there,
-      claim N+1    until a claim  creates     silent for its lease   or its lease ran out unrenewed;
-       at once    N+1 = retry   N+1 = done      claim N+1            it writes nothing more
+      released        failed    (finishes)   dead: provably;         lost: a higher claim is there,
+      claim N+1    until a claim  creates    silent for its lease;   or its lease ran out unrenewed;
+       at once    N+1 = retry   N+1 = done   ended, says Slurm:      it writes nothing more
+                                                claim N+1
 
 ``retry``, ``done`` and ``popped`` are claims born in their last state. Whoever wants to go on claims the next
 number, which is one more than the highest seen among claims *and* stats.
+
+Slurm's word that a job has ended ends its lease alone: processes were seen to go on for 13 s after it. So the successor
+still waits until all that they may have committed can be seen (``settle``), and no crash is counted.
 
 Not promised: that no two workers execute one run at once. A worker that stalls past its lease may be
 overtaken; generations make its late writes harmless, and the listing after each commit tells it so.
@@ -22,7 +26,8 @@ overtaken; generations make its late writes harmless, and the listing after each
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 from jimmy_manager.archives import layout
@@ -31,17 +36,20 @@ from jimmy_manager.archives.clock import Clock
 from jimmy_manager.archives.files import Files, unreadable
 from jimmy_manager.archives.owner import Owner, is_provably_dead, this_process
 from jimmy_manager.archives.record import seal, unseal
+from jimmy_manager.archives.stops import Stops
 from jimmy_manager.errors import DamagedRecord
+from jimmy_manager.slurm_queue import Queue
 
 LONGEST_LEASE_S = 86_400.0
 """Doubling stops here: a day of silence is enough for any file system."""
 
 
 class Trace(NamedTuple):
-    """What one listing shows of a run: its generations with a claim and with stats, ascending."""
+    """What one listing shows of a run: its generations with a claim, with stats, with a request to stop; ascending."""
 
     claims: tuple[int, ...] = ()
     stats: tuple[int, ...] = ()
+    stops: tuple[int, ...] = ()
 
     @property
     def top(self) -> int:
@@ -94,9 +102,9 @@ class Standing(NamedTuple):
     """Where a run stands, judged from this process at this moment.
 
     ``state`` is ``new`` (never claimed), ``held`` (by a worker that may be alive), ``dead`` (its process is
-    provably gone), ``silent`` (no heartbeat for its lease), ``released``, ``retry``, ``failed``, ``done`` or
-    ``popped``; ``dropped`` is a claim that this very process gave up, after a stall say. ``record`` is the
-    highest claim, None where there is none or it is damaged.
+    provably gone), ``silent`` (no heartbeat for its lease), ``ended`` (Slurm says so of its job), ``released``,
+    ``retry``, ``failed``, ``done`` or ``popped``; ``dropped`` is a claim that this very process gave up, after a stall
+    say. ``record`` is the highest claim, None where there is none or it is damaged.
     """
 
     key: str
@@ -107,7 +115,15 @@ class Standing(NamedTuple):
     @property
     def is_free(self) -> bool:
         """Whether a worker may claim the next generation without being asked by a person."""
-        return self.state in ("new", "dead", "dropped", "silent", "released", "retry", "popped")
+        return self.state in ("new", "dead", "dropped", "silent", "ended", "released", "retry", "popped")
+
+
+class _Sighting(NamedTuple):
+    """The content of a claim file, since when it is that, and when the claim was first seen, on this host's clock."""
+
+    raw: bytes
+    since: float
+    first: float
 
 
 class Claims:
@@ -116,6 +132,8 @@ class Claims:
     ``stale_s`` bounds how old a listing may be. ``lease_s`` is the shortest lease written into new claims;
     it is raised to four ``stale_s``. Observed heartbeats are remembered on this host's monotonic clock. ``view`` names
     the mount through which this worker sees the store: two mounts on one host may list different things.
+
+    Whoever works sets ``queue``, to hear of ended Slurm jobs, and ``stops``, to hear that all workers are to leave.
     """
 
     def __init__(
@@ -129,11 +147,23 @@ class Claims:
         self.patience_s = max(min(patience_s, LONGEST_LEASE_S), self.lease_s)
         self.view = view
         self.heartbeat_s = min(heartbeat_s, self.lease_s / 4)
-        self._seen: dict[tuple[str, int], tuple[bytes | None, float]] = {}
+        self.queue: Queue | None = None
+        self.stops: Stops | None = None
+        self._seen: dict[tuple[str, int], _Sighting] = {}
+
+    @property
+    def silence_s(self) -> float:
+        """How long a claim file must at least not have moved, whatever its lease, before its owner counts as gone."""
+        return 4 * self.stale_s
 
     def look(self, key: str) -> Trace:
         """List the generations of ``key``: a name that may not exist yet is never opened to find out."""
-        return Trace(self._generations("claims", key), self._generations("stats", key))
+        claims, stats = (self.files.names(layout.shard(archive, key)) for archive in ("claims", "stats"))
+        return Trace(
+            _generations(key, claims, partial(layout.parse, "claims")),
+            _generations(key, stats, partial(layout.parse, "stats")),
+            _generations(key, claims, layout.parse_stop),
+        )
 
     def read(self, key: str, generation: int) -> ClaimRecord:
         """One claim; ``DamagedRecord`` or ``UnreadableRecord`` where it cannot be had."""
@@ -151,15 +181,19 @@ class Claims:
         try:
             record = ClaimRecord.unseal(raw, name)
         except DamagedRecord:
-            return Standing(key, "silent" if self._is_silent(key, trace.top, raw, self.lease_s) else "held", trace)
+            return Standing(key, self._judge(key, trace.top, raw, self.lease_s), trace)
         if record.state != "held":
             return Standing(key, record.state, trace, record)
         if record.owner.is_same_process(this_process()):
             return Standing(key, "held" if is_live(record.token) else "dropped", trace, record)
         if is_provably_dead(record.owner):
             return Standing(key, "dead", trace, record)
-        is_silent = self._is_silent(key, trace.top, raw, record.lease_s)
-        return Standing(key, "silent" if is_silent else "held", trace, record)
+        return Standing(key, self._judge(key, trace.top, raw, record.lease_s, record.owner), trace, record)
+
+    def note_unmoved(self, key: str, generation: int, raw: bytes, since: float) -> None:
+        """Take over what a watcher saw: that this claim file has held ``raw`` ever since ``since``."""
+        seen = self._seen.get((key, generation))
+        self._seen[key, generation] = _Sighting(raw, since, min(since, seen.first) if seen else since)
 
     def take(self, standing: Standing, digest: str, *, max_crashes: int = 5) -> Claim | None:
         """Claim the generation after ``standing`` for this process, or return None where another was first.
@@ -217,7 +251,7 @@ class Claims:
         """
         if standing.state == "new":
             return False
-        if standing.state in ("silent", "held") or standing.record is None:
+        if standing.state in ("silent", "held", "ended") or standing.record is None:
             return True
         if not standing.record.owner.is_same_host(this_process()) or standing.record.view != self.view():
             return True
@@ -227,9 +261,9 @@ class Claims:
         """The lease, doubled for each generation in a row that was given up without a commit.
 
         Where changes take longer to be seen than the lease lasts, healthy workers would otherwise
-        overtake each other for ever.
+        overtake each other for ever. Slurm's verdict has nothing to do with that.
         """
-        doublings = sum(1 for _ in self._fruitless(standing))
+        doublings = sum(verdict != "ended" for verdict, _ in self._fruitless(standing))
         return min(self.lease_s * 2.0 ** min(doublings, 40), self.patience_s)
 
     def _count_crashes(self, standing: Standing) -> int:
@@ -238,41 +272,45 @@ class Claims:
         Lost nodes end the row, and so does a worker that was asked to stop and killed before it could save.
         """
         crashes = 0
-        verdict = standing.state
-        for record in self._fruitless(standing):
+        for verdict, record in self._fruitless(standing):
             if verdict != "dead" or record.stopping:
                 break
-            crashes, verdict = crashes + 1, record.after
+            crashes += 1
         return crashes
 
-    def _fruitless(self, standing: Standing) -> list[ClaimRecord]:
-        """The highest generations, from the top, that ended neither by themselves nor with a commit."""
-        records: list[ClaimRecord] = []
-        record = standing.record
+    def _fruitless(self, standing: Standing) -> list[tuple[str, ClaimRecord]]:
+        """The highest generations, from the top, that ended neither by themselves nor with a commit, each with how."""
+        found: list[tuple[str, ClaimRecord]] = []
+        verdict, record = standing.state, standing.record
         while record and record.state == "held" and record.generation not in standing.trace.stats:
-            records.append(record)
-            below = record.generation - 1
+            found.append((verdict, record))
+            verdict, below = record.after, record.generation - 1
             try:
                 record = self.read(standing.key, below) if below in standing.trace.claims else None
             except DamagedRecord:
                 break
-        return records
+        return found
 
-    def _is_silent(self, key: str, generation: int, raw: bytes, lease_s: float) -> bool:
+    def _judge(self, key: str, generation: int, raw: bytes, lease_s: float, owner: Owner | None = None) -> str:
+        """``held``, ``silent`` or ``ended``; the first time it is ``held`` whatever the clock says."""
         now = self.clock.monotonic()
-        seen, since = self._seen.get((key, generation), (None, now))
-        if seen != raw:
-            self._seen[key, generation] = (raw, now)
-            return False
-        return now - since >= max(lease_s, 4 * self.stale_s)
+        seen = self._seen.get((key, generation))
+        if seen is None or seen.raw != raw:
+            self._seen[key, generation] = _Sighting(raw, now, now if seen is None else seen.first)
+            return "ended" if self.has_ended(owner, is_asked=seen is None) else "held"
+        unmoved_s = now - seen.since
+        if unmoved_s >= max(lease_s, self.silence_s):
+            return "silent"
+        return "ended" if self.has_ended(owner, unmoved_s) else "held"
 
-    def _generations(self, archive: str, key: str) -> tuple[int, ...]:
-        prefix = f"{key}.g"
-        found = []
-        for name in self.files.names(layout.shard(archive, key)):
-            if name.startswith(prefix) and (parsed := layout.parse(archive, name)) and parsed.key == key:
-                found.append(parsed.generation)
-        return tuple(sorted(found))
+    def has_ended(self, owner: Owner | None, unmoved_s: float = 0.0, *, is_asked: bool = False) -> bool:
+        """Whether Slurm has said that the job of ``owner`` is over, which is asked once its heartbeat is overdue.
+
+        Of a job that gives signs Slurm is asked at first sight alone: a thousand workers would keep it busy otherwise.
+        """
+        if self.queue is None or owner is None or owner.job is None:
+            return False
+        return self.queue.has_ended(owner.job, is_asked=is_asked or unmoved_s >= 2 * self.heartbeat_s)
 
     def _read(self, name: str) -> bytes:
         try:
@@ -282,6 +320,14 @@ class Claims:
             return b""
         except OSError as error:
             raise unreadable(name, error) from error
+
+
+def _generations(
+    key: str, names: Iterable[str], parse: Callable[[str], layout.Parsed | None]
+) -> tuple[int, ...]:
+    prefix = f"{key}.g"
+    parsed = (parse(name) for name in names if name.startswith(prefix))
+    return tuple(sorted(found.generation for found in parsed if found and found.key == key))
 
 
 def _crashed(crashes: int, standing: Standing) -> dict[str, Any]:

@@ -13,6 +13,8 @@ import secrets
 from typing import NamedTuple
 
 STORE_FILE = "store.yaml"
+STOP_FILE = "stop.json"
+"""The newest request that every worker save and leave."""
 ARCHIVES = ("configs", "claims", "ckpts", "previews", "stats")
 DAMAGED = "damaged"
 """Where ``check --fix`` moves what it cannot read; nothing is read from there."""
@@ -30,6 +32,7 @@ _PATTERNS = {
     "ckpts": re.compile(_KEY + _GENERATION + _COMMIT + r"\.pt"),
     "previews": re.compile(_KEY + _GENERATION + _COMMIT + rf"(?:\.json|\.{_LABEL}\.png)"),
 }
+_STOP = re.compile(_KEY + _GENERATION + r"\.stop")
 _SHARD = re.compile(r"[0-9a-f]{2}")
 _SCRATCH = re.compile(r"\.(?P<target>.+)\.[0-9a-f]{16}")
 
@@ -73,6 +76,11 @@ def claim(key: str, generation: int) -> str:
     return f"claims/{key[:2]}/{key}.g{generation}.json"
 
 
+def stop(key: str, generation: int) -> str:
+    """The request that the owner of one generation save and leave."""
+    return f"claims/{key[:2]}/{key}.g{generation}.stop"
+
+
 def stats(key: str, generation: int) -> str:
     """The commit point of one generation."""
     return f"stats/{key[:2]}/{key}.g{generation}.json"
@@ -112,6 +120,16 @@ def parse(archive: str, file_name: str) -> Parsed | None:
     found = match.groupdict(default="")
     generation, commit = int(found.get("generation") or 0), int(found.get("commit") or 0)
     return Parsed(archive, found["key"], generation, commit, found.get("label", ""))
+
+
+def parse_stop(file_name: str) -> Parsed | None:
+    """What a request to leave names; None for every other file among the claims.
+
+    >>> parse_stop("abcdef12.g3.stop")
+    Parsed(archive='claims', key='abcdef12', generation=3, commit=0, label='')
+    """
+    match = _STOP.fullmatch(file_name)
+    return Parsed("claims", match["key"], int(match["generation"])) if match else None
 
 
 def scratch(name: str) -> str:

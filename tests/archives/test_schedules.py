@@ -571,11 +571,10 @@ def one_key_begins_another(world: World) -> None:
 
 
 def names_are_found_by_a_glob(monkey: Monkey) -> None:
-    def generations(self: Claims, archive: str, key: str) -> tuple[int, ...]:
-        names = [name for name in self.files.names(layout.shard(archive, key)) if name.startswith(key)]
-        return tuple(sorted(layout.parse(archive, name).generation for name in names))
+    def generations(key: str, names: list[str], parse: Callable[[str], layout.Parsed | None]) -> tuple[int, ...]:
+        return tuple(sorted(found.generation for name in names if name.startswith(key) and (found := parse(name))))
 
-    monkey.setattr(Claims, "_generations", generations)
+    monkey.setattr(claims, "_generations", generations)
 
 
 # --- 14: an unreadable configuration is never skipped over
