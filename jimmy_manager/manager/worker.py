@@ -111,7 +111,7 @@ class Worker:
         manager, key = self._manager, claim.key
         state, message, error = "stopped", "", None
         try:
-            claim.start_heartbeat(lambda: bool(manager.stop))
+            claim.start_heartbeat(lambda: bool(manager.stop), lambda: manager.stop.set("jimmy stop"))
             facts = provenance.of_run(type(manager), manager.device, manager.threads)
             state = drive(manager, Run(self._store, claim, facts, resume=self._resume), config, self._total)
             if state == "stopped":
@@ -167,7 +167,7 @@ class Worker:
 
     def _is_complete(self, standing: Standing, newest: Commit) -> bool:
         # Trained to the end by a worker that died before it said so: somebody has to say it.
-        is_open = standing.state in ("dead", "dropped", "silent", "released", "retry")
+        is_open = standing.state in ("dead", "dropped", "silent", "ended", "released", "retry")
         return newest.epoch > self._total or (newest.epoch == self._total and not is_open)
 
     def _may_retry(self, key: str) -> bool:
