@@ -17,7 +17,7 @@ from jimmy_manager.errors import UnknownField
 if TYPE_CHECKING:
     from jimmy_manager.archives.store import Store
 
-STATES = {"held": "running", "released": "paused", "dead": "lost", "dropped": "lost", "silent": "lost"}
+STATES = {"held": "running", "released": "paused", "dead": "lost", "dropped": "lost", "silent": "lost", "ended": "lost"}
 """How a list calls the states of claims that people have no other word for; ``new``, ``done``, ``failed``, ... stay."""
 
 _OWN = ("key", "state", "epoch")
