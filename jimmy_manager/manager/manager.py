@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
-import random
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, SupportsIndex
 
@@ -16,17 +16,19 @@ from jimmy_manager.archives.clock import Clock
 from jimmy_manager.archives.history import Commit
 from jimmy_manager.archives.store import Store
 from jimmy_manager.config import Config, load_config
-from jimmy_manager.errors import CheckpointError, ConfigError, HookError, NoRecord
+from jimmy_manager.errors import CheckpointError, ConfigError, HookError, NoRecord, Stopped
 from jimmy_manager.grid import grid
-from jimmy_manager.manager import job_module, pickling, progress, ranks, shares
+from jimmy_manager.manager import job_module, job_time, pickling, progress, ranks, shares
 from jimmy_manager.manager.admission import Admission
 from jimmy_manager.manager.batch import Batch
+from jimmy_manager.manager.deadline import Deadline, Pace
 from jimmy_manager.manager.names import check_names
 from jimmy_manager.manager.queries import Queries
 from jimmy_manager.manager.run import EpochPaused, Run
 from jimmy_manager.manager.schedule import BatchReport, Fixed, Shuffled
 from jimmy_manager.manager.worker import Worker
-from jimmy_manager.signals import StopFlag
+from jimmy_manager.signals import STOPPING, TIME_LIMIT, StopFlag
+from jimmy_manager.signals import stop_signals as parse_signals
 from jimmy_manager.targets import DEFAULT_TARGETS
 
 if TYPE_CHECKING:
@@ -56,6 +58,13 @@ class Manager(Queries):
 
     ``heartbeat_s`` and ``lease_s`` bound how soon another host takes over from a lost one. ``patience``
     (hours, deprecated) is an upper bound of the lease.
+
+    ``time_limit`` is what `process`, `batch` and `sweep` may take in all from the first of them on: ``'4:00:00'`` and
+    whatever else ``sbatch --time`` takes, minutes, or a timedelta. Where the Slurm job ends sooner, that counts. What
+    could not be saved in time is not begun, and a training is saved in time. ``stop_signals`` stop it, too; on NCCL,
+    which catches SIGUSR1 for itself, let Slurm send USR2. With ``requeue`` a Slurm job in which work was left after
+    its time limit, SIGUSR1 or SIGUSR2 is requeued as the last thing that is done, after which Slurm ends the process;
+    a function is called with the job in place of ``scontrol requeue``.
     """
 
     name: ClassVar[str] = ""
@@ -66,6 +75,8 @@ class Manager(Queries):
     main_metric: ClassVar[str] = ""
     targets: tuple[str, ...] = ()
     strict: ClassVar[bool | None] = None
+    pauses: ClassVar[bool] = False
+    """Whether `train` looks at ``stop`` and may `pause` within an epoch, so that less than one is an advance."""
 
     def __init__(
         self, store_dir: str | os.PathLike[str] | None = "store",
@@ -73,9 +84,13 @@ class Manager(Queries):
         eval_interval: int = 1, save_interval: int = 1, disp_interval: int = 1, verbose: bool = True,
         read_only: bool = False, device: str | None = None, threads: int | None = None, heartbeat_s: float = 15.0,
         lease_s: float = 120.0, key_len: int = 8, shared: str = "", max_crashes: int = 5, patience: float | None = None,
-        stale_s: float | None = None, durable: bool = True, clock: Clock | None = None, **old: Any,
+        stale_s: float | None = None, durable: bool = True, clock: Clock | None = None,
+        time_limit: job_time.TimeLimit = None, requeue: job_time.Requeue = False,
+        stop_signals: Iterable[str | int] = STOPPING, **old: Any,
     ) -> None:
         _accept_old(old)
+        self._limit_s = job_time.limit_s(time_limit)
+        signals = parse_signals(stop_signals)
         for argument, value in (("eval_interval", eval_interval), ("save_interval", save_interval)):
             if value < 1:
                 raise ValueError(f"{argument} is {value!r}, it must be a number of epochs from 1")
@@ -93,7 +108,8 @@ class Manager(Queries):
         self.verbose = verbose
         self.max_crashes = max_crashes
         self.threads = shares.threads(threads)
-        self.stop = StopFlag()
+        self.requeue = requeue
+        self.stop = StopFlag(signals, monotonic=self.store.claims.clock.monotonic)
         self.progress = progress.Progress()
         self._team: ranks.Alone = ranks.Alone()
         self.config = Config()
@@ -103,6 +119,8 @@ class Manager(Queries):
         self.ckpt: dict[str, Any] = {}
         self.preview: dict[str, Any] = {}
         self._device = device
+        self._deadline: Deadline | None = None
+        self._pace = Pace(self.store.claims.clock.monotonic)
         self._run: Run | None = None
         self._absent: NoRecord | None = None
         self._random: dict[str, Any] | None = None
@@ -112,6 +130,9 @@ class Manager(Queries):
         # A job's name is inherited, but the ready Managers of this package are not jobs.
         if not cls.name and not cls.__module__.startswith(f"{__name__.partition('.')[0]}."):
             cls.name = cls.__name__
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_deadline": None}  # on the clock of this host
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         reduced, home = super().__reduce_ex__(protocol), pickling.home_of(type(self))
@@ -210,16 +231,18 @@ class Manager(Queries):
 
         ``num_epochs=0`` is an evaluation-only run. ``resume=False`` starts a new generation from nothing.
         Raises ``RunBusy`` where another live worker holds the run (unless ``wait``), ``RunFailed`` where it
-        is marked failed, ``Stopped`` after a stop signal, and what a hook raised.
+        is marked failed, ``Stopped`` after a stop signal or the time limit, and what a hook raised.
         """
-        total = self._total(num_epochs)
-        batch = Batch(self, Admission(self, new_fields), Worker(self, total, retries=retries, resume=resume))
-        self.progress = progress.choose(self)
-        with self.stop.installed():
-            try:
+        worker = Worker(self, self._total(num_epochs), retries=retries, resume=resume, postpones=False)
+        batch = Batch(self, Admission(self, new_fields), worker)
+        try:
+            with self._at_work(resume):
                 return batch.one(config, wait=wait)
-            finally:
-                self.progress.close()
+        except Stopped as stopped:
+            self._hand_on(worker, self.stop.reason)
+            if worker.is_hopeless:
+                raise Stopped(worker.shortage) from stopped
+            raise
 
     def batch(
         self, configs: Iterable[Mapping[str, Any]], num_epochs: int | None = None, resume: bool = True, count: int = 0,
@@ -236,12 +259,17 @@ class Manager(Queries):
             warnings.warn("patience is deprecated; use Manager(lease_s=...)", DeprecationWarning, stacklevel=2)
         worker = Worker(self, self._total(num_epochs), retries=retries, resume=resume)
         batch = Batch(self, Admission(self, new_fields), worker)
-        self.progress = progress.choose(self)
-        with self.stop.installed():
-            try:
-                return batch.all(configs, count=count, wait=wait, max_errors=max_errors, max_in_a_row=max_in_a_row)
-            finally:
-                self.progress.close()
+        with self._at_work(resume):
+            report = batch.all(configs, count=count, wait=wait, max_errors=max_errors, max_in_a_row=max_in_a_row)
+        if report.postponed:
+            report.stopped = report.stopped or TIME_LIMIT
+        elif report.has_dealt_with(configs):  # its time was up with the last of them
+            report.stopped = report.stopped if report.stopped != TIME_LIMIT else ""
+            return report
+        self._hand_on(worker, report.stopped)
+        if worker.is_hopeless and not worker.saves:
+            raise Stopped(worker.shortage)
+        return report
 
     def sweep(
         self, choices: Any = None, order: str = "random", fixed: Mapping[str, Any] | None = None, **batch: Any
@@ -249,12 +277,13 @@ class Manager(Queries):
         """``batch`` over the grid of ``choices`` (a mapping, a list of them or a YAML file) in ``order``.
 
         ``order`` is ``random`` (so that workers seldom meet) or ``given``. The fields ``fixed`` overrule the grid's.
+        A Slurm job that is requeued keeps its random order, and so comes back to the run that it left.
         """
         chosen = choices if choices is not None else self._own_choices()
         points = Fixed(grid(chosen), fixed) if fixed else grid(chosen)
         if order not in ("random", "given"):
             raise ValueError(f"order is {order!r}, it must be 'random' or 'given'")
-        return self.batch(points if order == "given" else Shuffled(points, random.Random()), **batch)
+        return self.batch(points if order == "given" else Shuffled(points, job_time.random_order()), **batch)
 
     def fetch(self, key: str) -> Any:
         """The trained model of ``key`` in eval mode, or this Manager with the run loaded where it has no ``model``.
@@ -336,6 +365,31 @@ class Manager(Queries):
     def allowed_targets(self) -> tuple[str, ...]:
         """The prefixes under which a ``_target_`` may be found: ``targets``, the job's own module, and the defaults."""
         return (*self.targets, *job_module.names_of(type(self)), *DEFAULT_TARGETS)
+
+    @property
+    def _time(self) -> Deadline:
+        """When this worker has to be gone, which is found out when somebody first wants to know it."""
+        if self._deadline is None:
+            self._deadline = Deadline(self.store.claims.clock.monotonic, job_time.left_s(self._limit_s))
+        return self._deadline
+
+    @contextmanager
+    def _at_work(self, resume: bool) -> Iterator[None]:
+        """Catch signals, mind the time, and tell of the progress."""
+        if self.requeue and not resume:
+            raise ConfigError("a job that is requeued would start from nothing each time; leave out requeue, or resume")
+        self.progress = progress.choose(self)
+        with self.stop.installed():
+            try:
+                self.stop.end_at(self._time.moment)
+                yield
+            finally:
+                self.progress.close()
+
+    def _hand_on(self, worker: Worker, reason: str) -> None:
+        """Requeue the job where that is due; not one that only waited for others to end theirs."""
+        if worker.has_begun or worker.shortage:
+            job_time.hand_on(self.requeue, reason, saves=worker.saves, shortage=worker.shortage)
 
     def _holder_of(self, name: str, method: str) -> Any:
         holder = getattr(self, name, None)

@@ -17,8 +17,10 @@ from jimmy_manager.archives.store import Store
 from jimmy_manager.config import Config
 from jimmy_manager.errors import CheckpointError, DamagedRecord, HookError, NoRecord
 from jimmy_manager.manager import shares
+from jimmy_manager.manager.deadline import Pace
 from jimmy_manager.manager.schedule import blended, is_due
 from jimmy_manager.packing import pack
+from jimmy_manager.signals import TIME_LIMIT
 
 if TYPE_CHECKING:
     from jimmy_manager.manager.manager import Manager
@@ -37,12 +39,16 @@ class EpochPaused(BaseException):
 class Run:
     """What ``Manager`` may do with a run while this worker holds its claim."""
 
-    def __init__(self, store: Store, claim: Claim, provenance: Mapping[str, Any], *, resume: bool = True) -> None:
+    def __init__(
+        self, store: Store, claim: Claim, provenance: Mapping[str, Any], *, resume: bool = True,
+        pace: Pace | None = None,
+    ) -> None:
         self.key = claim.key
         self.claim = claim
         self.train_s = 0.0
         self.eval_s = 0.0
         self.saves = 0
+        self.pace = pace or Pace(claim.claims.clock.monotonic)
         self._attempt = Attempt(store.history, claim, run=provenance)
         self._resume = resume
 
@@ -74,6 +80,12 @@ class Run:
         """Whether this generation has a commit of its own."""
         return self.saves > 0
 
+    @property
+    def settled_at(self) -> float:
+        """Until when the next commit waits for those of a predecessor to be seen, on the monotonic clock; or 0."""
+        claim = self.claim
+        return claim.taken_at + 2 * claim.claims.stale_s if claim.record.settle and not self.is_saved else 0.0
+
     def finish(self) -> None:
         """Declare the run done with its newest commit."""
         self._attempt.finish()
@@ -99,16 +111,19 @@ def drive(manager: Manager, run: Run, config: Config, total: int) -> str:
 
 def _drive_once(manager: Manager, run: Run, config: Config, total: int, do: Callable[[str], Any]) -> str:
     manager.config = config
-    do("setup")
-    run.adopt()
-    if not do("load"):
+    with run.pace.measured("setup"):
+        do("setup")
+        run.adopt()
+        is_loaded = do("load")
+    do = functools.partial(_do_timed, manager, run, do)
+    if not is_loaded:
         do("init")
         do("evaluate")
         do("save")
     manager.progress.begin_run(run.key, config, manager.epoch, total)
     saved_at = manager.epoch
     while manager.epoch < total:
-        if manager.stop:
+        if not _has_time(manager, run, total):
             break
         run.claim.check()
         if not do("train"):
@@ -126,6 +141,28 @@ def _drive_once(manager: Manager, run: Run, config: Config, total: int, do: Call
         return "stopped"
     run.finish()
     return "done"
+
+
+def _has_time(manager: Manager, run: Run, total: int) -> bool:
+    """Whether to begin another epoch: not after a stop, nor one that could not be saved before time is up."""
+    evaluates, deadline = is_due(manager.epoch + 1, manager.eval_interval, total), manager._time
+    manager.stop.end_at(deadline.moment - run.pace.to_leave_s(pauses=manager.pauses, evaluates=evaluates))
+    if run.pace.to_advance_s(pauses=manager.pauses, evaluates=evaluates) > deadline.left_s:
+        manager.stop.set(TIME_LIMIT)
+    return not manager.stop
+
+
+def _do_timed(manager: Manager, run: Run, do: Callable[[str], Any], what: str) -> Any:
+    """Do it, and note how long it took; a save did nothing while it waited for the commits of a predecessor."""
+    monotonic, step = manager.store.claims.clock.monotonic, manager.step
+    started = max(monotonic(), run.settled_at if what == "save" else 0.0)
+    result = do(what)
+    seconds = monotonic() - started
+    if what == "train" and manager.step > step:
+        run.pace.note("step", seconds / (manager.step - step))
+    if result is not False:  # an epoch that was left in between
+        run.pace.note(what, seconds)
+    return result
 
 
 def _set_up(manager: Manager, run: Run) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, overload
 
@@ -91,8 +91,8 @@ class BatchReport:
 
     ``done`` were trained here to their last epoch, ``skipped`` were complete before, ``busy`` are held by
     other workers, ``failed`` raised here or were marked failed before; the latter, which were not tried, stand
-    in ``failed_before`` as well. ``stopped`` tells why the batch ended early (a signal's name), empty where it
-    did not.
+    in ``failed_before`` as well; ``postponed`` were left alone as they could not have been advanced in the time that
+    was left. ``stopped`` tells why the batch ended early (a signal's name, ``time limit``), empty where it did not.
     """
 
     done: list[str] = field(default_factory=list)
@@ -101,10 +101,18 @@ class BatchReport:
     failed: list[str] = field(default_factory=list)
     stopped: str = ""
     failed_before: list[str] = field(default_factory=list)
+    postponed: list[str] = field(default_factory=list)
+
+    def has_dealt_with(self, configs: Iterable[object]) -> bool:
+        """Whether nothing of ``configs`` is left to anybody, where that is known; several may be one run."""
+        return isinstance(configs, Sized) and len(self.done) + len(self.skipped) + len(self.failed) >= len(configs)
 
     def __str__(self) -> str:
         parts = [f"{len(self.done)} done", f"{len(self.skipped)} complete before"]
         now = [key for key in self.failed if key not in set(self.failed_before)]
-        rest = (("busy", self.busy), ("failed", now), ("failed before and left alone", self.failed_before))
+        rest = (
+            ("busy", self.busy), ("failed", now), ("failed before and left alone", self.failed_before),
+            ("postponed for lack of time", self.postponed),
+        )  # fmt: skip
         parts += [f"{len(keys)} {name}" for name, keys in rest if keys]
         return ", ".join(parts) + (f"; stopped by {self.stopped}" if self.stopped else "")

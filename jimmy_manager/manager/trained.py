@@ -60,6 +60,8 @@ class TrainedManager(Manager):
     splits: ClassVar[tuple[str, ...]] = ("train", "eval")
     """For which a JimmyDataset is built; a function names its splits itself."""
 
+    pauses: ClassVar[bool] = True
+
     data: Mapping[str, Any]
     model: nn.Module
     trainer: JimmyTrainer

@@ -4,7 +4,7 @@
 what ended the training           what becomes of the claim
 ================================  =============================================================
 the last epoch was committed      ``done``
-a stop signal                     ``released``: anybody goes on at once
+a stop signal, or the time limit  ``released``: anybody goes on at once
 an exception of a hook            ``failed`` with its traceback, until somebody asks for a retry
 an exception after a stop signal  ``released``: what stops a job breaks its helpers, too
 a file system that refused        ``released``, and the error ends the worker: no run is to blame
@@ -25,6 +25,7 @@ from jimmy_manager.archives.claim import Claim
 from jimmy_manager.archives.claims import Standing
 from jimmy_manager.archives.history import Commit, Stats
 from jimmy_manager.archives.janitor import Janitor
+from jimmy_manager.archives.owner import this_process
 from jimmy_manager.archives.registry import Registered
 from jimmy_manager.config import Config
 from jimmy_manager.errors import (
@@ -38,7 +39,9 @@ from jimmy_manager.errors import (
     UnreadableRecord,
 )
 from jimmy_manager.manager import provenance
+from jimmy_manager.manager.progress import duration
 from jimmy_manager.manager.run import Run, drive
+from jimmy_manager.signals import TIME_LIMIT
 
 if TYPE_CHECKING:
     from jimmy_manager.manager.manager import Manager
@@ -49,7 +52,7 @@ _LONGEST_TRACEBACK = 20_000
 
 
 class Outcome(NamedTuple):
-    """How it went with one configuration: ``done``, ``skipped``, ``busy``, ``failed`` or ``stopped``.
+    """How it went with one configuration: ``done``, ``skipped``, ``busy``, ``failed``, ``stopped`` or ``postponed``.
 
     ``error`` is what failed now; a run that had failed before has none.
     """
@@ -61,16 +64,29 @@ class Outcome(NamedTuple):
 
 
 class Worker:
-    """Trains configurations to ``total`` epochs for a Manager; tries one that fails ``retries`` times more."""
+    """Trains configurations to ``total`` epochs for a Manager; tries one that fails ``retries`` times more.
 
-    def __init__(self, manager: Manager, total: int, *, retries: int = 0, resume: bool = True) -> None:
+    It claims nothing that it could not advance by a save before its time is up: where the run's own pace tells that,
+    the run is postponed; where that of the runs before it does, the time limit is taken to have come.
+    """
+
+    def __init__(
+        self, manager: Manager, total: int, *, retries: int = 0, resume: bool = True, postpones: bool = True
+    ) -> None:
         self._manager = manager
         self._store = manager.store
         self._total = total
         self._retries = retries
         self._resume = resume
+        self._postpones = postpones
         self._janitor = Janitor(manager.store)
         self._untidy: set[str] = set()
+        self.saves = 0
+        self.has_begun = False
+        self.shortage = ""
+        """What a run would need of a time that is too short for it, the worst of them; empty where there was none."""
+        self.is_hopeless = False
+        """Whether that run needs more than all the time that there ever was."""
 
     def work_on(self, entry: Registered, config: Config) -> Outcome:
         """Claim and train one configuration, if it is to be had and not complete."""
@@ -101,11 +117,47 @@ class Worker:
             raise DamagedRecord(f"run {entry.key} {reason}; run 'jimmy check'")
         if newest is not None and not newest.has_ckpt:
             raise checkpoints.left_out(entry.key)
+        if (outcome := self._out_of_time(standing, newest)) is not None:
+            return outcome
         claim = claims.take(standing, entry.digest, max_crashes=self._manager.max_crashes)
         if claim is None:
             standing = claims.standing(entry.key)
             return Outcome("failed" if standing.state == "failed" else "busy", entry.key, standing=standing)
         return claim
+
+    def _out_of_time(self, standing: Standing, newest: Commit | None) -> Outcome | None:
+        """How it ends without a claim, where no state could be saved in time; None where one can."""
+        manager, key, deadline = self._manager, standing.key, self._manager._time
+        manager.stop.end_at(deadline.moment)
+        if manager.stop:
+            return Outcome("stopped", key)
+        known = {"train": newest.train_s, "evaluate": newest.eval_s} if newest else {}
+        pace = manager._pace.of_next(**known)
+        need_s = pace.to_claim_s(
+            newest.epoch if newest else None, self._total, eval_interval=manager.eval_interval, pauses=manager.pauses,
+            settle_s=self._settle_s(standing),
+        )  # fmt: skip
+        left_s, whole_s = deadline.left_s, deadline.whole_s
+        if need_s <= left_s:
+            manager._pace = pace
+            return None
+        if not self.is_hopeless:
+            self.is_hopeless = pace.is_own and need_s > whole_s
+            self.shortage = (
+                f"run {key} would be saved next after about {duration(need_s)}, but of the {duration(whole_s)} that "
+                f"there are for work {duration(max(0.0, left_s))} are left"
+            )
+        if pace.is_own and self._postpones:
+            return Outcome("postponed", key)
+        manager.stop.set(TIME_LIMIT)
+        return Outcome("stopped", key)
+
+    def _settle_s(self, standing: Standing) -> float:
+        """How long after a claim at most the first commit waits for those of a predecessor to be listed."""
+        record = standing.record
+        if standing.state == "new" or (record is not None and record.owner.is_same_host(this_process())):
+            return 0.0
+        return 2 * self._store.claims.stale_s
 
     def _train(self, claim: Claim, config: Config) -> Outcome:
         manager, key = self._manager, claim.key
@@ -113,7 +165,12 @@ class Worker:
         try:
             claim.start_heartbeat(lambda: bool(manager.stop), lambda: manager.stop.set("jimmy stop"))
             facts = provenance.of_run(type(manager), manager.device, manager.threads)
-            state = drive(manager, Run(self._store, claim, facts, resume=self._resume), config, self._total)
+            self.has_begun = True
+            run = Run(self._store, claim, facts, resume=self._resume, pace=self._manager._pace)
+            try:
+                state = drive(manager, run, config, self._total)
+            finally:
+                self.saves += run.saves
             if state == "stopped":
                 claim.release()
         except ClaimLost as lost:
@@ -136,7 +193,7 @@ class Worker:
     def _fail(self, claim: Claim, raised: Exception | SystemExit) -> tuple[str, str, Exception | None]:
         description = describe(raised)
         message = f"{description['type']}: {description['message']}"
-        if self._manager.stop or isinstance(raised, Stopped):
+        if self._manager.stop.was_signalled or isinstance(raised, Stopped):
             log.warning("run %s was stopped, and not saved at the end: %s", claim.key, message)
             _end(claim.release, raised)
             return "stopped", message, None

@@ -1,0 +1,75 @@
+"""How much time a worker has, and what becomes of its Slurm job when that is over."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import random
+from collections.abc import Callable
+from datetime import timedelta
+
+from jimmy_manager import slurm
+from jimmy_manager.errors import ConfigError, SlurmError
+from jimmy_manager.signals import TIME_LIMIT
+
+log = logging.getLogger(__name__)
+
+TimeLimit = str | float | timedelta | None
+Requeue = bool | Callable[[slurm.Job], None]
+
+# Not after SIGTERM: scancel sends it, which means it, and preemption, after which Slurm requeues by itself.
+_GOES_ON_AFTER = ("SIGUSR1", "SIGUSR2", TIME_LIMIT)
+
+
+def limit_s(limit: TimeLimit) -> float:
+    """Seconds, of a time as ``sbatch --time`` takes it, of minutes or of a timedelta; infinity for None.
+
+    >>> limit_s('4:00:00'), limit_s(90), limit_s(None)
+    (14400.0, 5400.0, inf)
+    """
+    if limit is None:
+        return math.inf
+    if isinstance(limit, timedelta):
+        seconds = limit.total_seconds()
+    elif isinstance(limit, str):
+        seconds = slurm.parse_duration(limit)
+    else:
+        seconds = float(limit) * 60
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"the time limit is {limit!r}, it must be more than nothing; leave it out for no limit")
+    return seconds
+
+
+def left_s(limit: float) -> float:
+    """Seconds that are left from now: the limit, or what is left of the Slurm job where that is less."""
+    try:
+        told = slurm.time_left_s()
+    except SlurmError as error:
+        if math.isinf(limit):
+            log.warning("nobody knows when this job will end, so give it a time limit: %s", error)
+        return limit
+    return limit if told is None else min(limit, told)
+
+
+def random_order() -> random.Random:
+    """What shuffles a sweep: in a Slurm job alike each time, so that one that is requeued comes to the run it left."""
+    job = slurm.this_job()
+    return random.Random(f"{job.name}.{os.environ.get('SLURM_PROCID', '0')}" if job else None)
+
+
+def hand_on(requeue: Requeue, reason: str, *, saves: int, shortage: str = "") -> None:
+    """Requeue the Slurm job of this process, where asked for and where work was left for ``reason``.
+
+    ``SlurmError`` where the job has saved nothing, as it would come back for ever; ``shortage`` tells why.
+    """
+    if not requeue or reason not in _GOES_ON_AFTER:
+        return
+    if (job := slurm.this_job()) is None:
+        log.info("nothing is requeued after %s, as this is no Slurm job", reason)
+        return
+    if not saves:
+        why = shortage or "give it more time"
+        raise SlurmError(f"job {job.name} is not requeued after {reason}, as it saved nothing since it began: {why}")
+    log.info("job %s is requeued after %s", job.name, reason)
+    (slurm.requeue if requeue is True else requeue)(job)
