@@ -18,7 +18,10 @@ from jimmy_manager.schema import Ledger
 
 __all__ = ["Finding", "Repair", "audit", "check", "fix"]
 
-_TOP = {layout.STORE_FILE, *layout.ARCHIVES, "logs", layout.DAMAGED, layout.DOCTOR, "README.md", ".gitignore"}
+_TOP = {
+    layout.STORE_FILE, layout.STOP_FILE, *layout.ARCHIVES, "logs", layout.DAMAGED, layout.DOCTOR, "README.md",
+    ".gitignore",
+}  # fmt: skip
 _LOCKS = {f".{layout.STORE_FILE}.lock", ".janitor.lock"}
 _SHORTEST_PAUSE_S = 0.05
 

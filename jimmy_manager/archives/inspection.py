@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from jimmy_manager.archives import layout, strict
+from jimmy_manager.archives import layout, stops, strict
 from jimmy_manager.archives.claim import is_live
 from jimmy_manager.archives.claims import ClaimRecord, Standing
 from jimmy_manager.archives.files import Content, unreadable
@@ -20,7 +20,7 @@ from jimmy_manager.archives.owner import is_provably_dead, this_process
 from jimmy_manager.archives.store import Store
 from jimmy_manager.errors import DamagedRecord, StoreTooNew, UnreadableRecord
 
-_HELD = ("held", "silent")
+_HELD = ("held", "silent", "ended")
 _OF_COMMITS = ("stats", "ckpts", "previews")
 
 
@@ -50,12 +50,16 @@ class Finding(NamedTuple):
 
 
 class Shelf(NamedTuple):
-    """The files of one shard: those of each run by archive, scratch files, what does not belong, stats moved aside."""
+    """The files of one shard: those of each run by archive, scratch files, what does not belong, stats moved aside.
+
+    ``stops`` are the requests to leave of each run.
+    """
 
     runs: dict[str, dict[str, dict[str, Parsed]]]
     scratch: list[tuple[str, str]]
     foreign: list[tuple[str, str]]
     moved: set[str]
+    stops: dict[str, dict[str, Parsed]]
 
 
 def shards(store: Store) -> list[str]:
@@ -77,7 +81,7 @@ def entries(store: Store, folder: str) -> Iterator[tuple[str, str]]:
 def take_stock(store: Store, shard: str) -> Shelf:
     """List one shard in every archive."""
     aside = (layout.scratch_target(last) for last in store.files.names(f"{layout.DAMAGED}/stats/{shard}"))
-    shelf = Shelf({}, [], [], {f"stats/{shard}/{target}" for target in aside if target})
+    shelf = Shelf({}, [], [], {f"stats/{shard}/{target}" for target in aside if target}, {})
     for archive in layout.ARCHIVES:
         folder = f"{archive}/{shard}"
         for last, kind in entries(store, folder):
@@ -90,6 +94,8 @@ def take_stock(store: Store, shard: str) -> Shelf:
             elif (target := layout.scratch_target(last)) is not None:
                 of_run = layout.parse(archive, target)
                 shelf.scratch.append((name, of_run.key if of_run else ""))
+            elif archive == "claims" and (stop := layout.parse_stop(last)) and stop.key[:2] == shard:
+                shelf.stops.setdefault(stop.key, {})[name] = stop
             elif parsed is None or parsed.key[:2] != shard:
                 shelf.foreign.append((name, "is no file of a store; nobody reads it"))
             else:
@@ -108,11 +114,21 @@ def inspect(store: Store, shard: str, only: set[str] | None = None, *, contents:
             found.extend(run.findings())
             if run.is_held:
                 held.add(key)
+    for key in sorted(shelf.stops):
+        if only is None or key in only:
+            found.extend(_check_stops(store, key, shelf.stops[key]))
     for name, key in shelf.scratch:
         if key not in held and (only is None or key in only):
             message = "was left by a writer that was killed; what it was to become was never there"
             found.append(Finding("scratch", name, message, key, "remove"))
     return found
+
+
+def _check_stops(store: Store, key: str, requests: dict[str, Parsed]) -> Iterator[Finding]:
+    for name, stop in requests.items():
+        if stops.is_over(store.claims, key, stop.generation):
+            message = f"asked the owner of generation {stop.generation} to stop, which it has done"
+            yield Finding("superseded", name, message, key, "remove")
 
 
 class _Run:

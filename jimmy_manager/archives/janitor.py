@@ -3,9 +3,9 @@
 What may go is decided by what is *committed*, never by claims: a claim says who may write, not that
 anything was written. The floor of a run is its highest generation whose stats and files are whole, read to
 the last byte and seen unchanged for ``2 stale_s``, so that every host lists it by then. Generations
-strictly below the floor go; a tombstone is whole as it is. Never touched are configurations and claims
-(their numbers would be used again), and whatever stands at or above the floor, named by stats or not (its
-owner may be about to name it).
+strictly below the floor go; a tombstone is whole as it is. Requests to stop go when nobody holds the generation
+that they ask. Never touched are configurations and claims (their numbers would be used again), and whatever
+stands at or above the floor, named by stats or not (its owner may be about to name it).
 
 The lowest generation goes first and in it the stats, before the files that they name. A janitor that is
 killed in between leaves files that nobody names, which the next sweep takes; the other way round it would
@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
-from jimmy_manager.archives import layout
+from jimmy_manager.archives import layout, stops
 from jimmy_manager.archives.disk import Disk
 from jimmy_manager.archives.files import Files, store_error
 from jimmy_manager.archives.history import Stats
@@ -73,7 +73,7 @@ class Janitor:
             if wait or self._settled_s == 0:
                 self._superseded()
                 self._clock.sleep(self._settled_s)
-            return self._remove([*self._superseded(), *self._abandoned(offline)], dry_run)
+            return self._remove([*self._superseded(), *self._answered(), *self._abandoned(offline)], dry_run)
 
     def tidy(self, key: str) -> bool:
         """Sweep the superseded files of one run; return False where that is not decided yet, and call again later.
@@ -141,6 +141,13 @@ class Janitor:
             memory[name] = (seen, now)
             return -1.0
         return now - since
+
+    def _answered(self) -> list[str]:
+        """The requests to stop that ask nobody any more."""
+        claims = self._history.claims
+        found = ((folder, last) for folder in self._shards("claims") for last in sorted(self._files.names(folder)))
+        named = ((f"{folder}/{last}", layout.parse_stop(last)) for folder, last in found)
+        return [name for name, stop in named if stop and stops.is_over(claims, stop.key, stop.generation)]
 
     def _abandoned(self, offline: bool) -> list[str]:
         """The scratch files whose writers are gone, to all appearance."""

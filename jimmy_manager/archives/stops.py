@@ -18,13 +18,17 @@ import logging
 import secrets
 import socket
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jimmy_manager.archives import layout
 from jimmy_manager.archives.clock import Clock
 from jimmy_manager.archives.files import Files
+from jimmy_manager.archives.owner import is_provably_dead
 from jimmy_manager.archives.record import seal, unseal
-from jimmy_manager.errors import DamagedRecord, StoreError, StoreTooNew
+from jimmy_manager.errors import DamagedRecord, RecordError, StoreError, StoreTooNew
+
+if TYPE_CHECKING:
+    from jimmy_manager.archives.claims import Claims
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +49,18 @@ def withdraw(files: Files, key: str, generation: int) -> None:
         files.remove(layout.stop(key, generation))
     except StoreError as error:  # it asks nobody any more, and is swept later
         log.warning("%s", error)
+
+
+def is_over(claims: Claims, key: str, generation: int) -> bool:
+    """Whether the owner of one generation holds it no more, so that a request to it asks nobody."""
+    trace = claims.look(key)
+    if trace.top > generation:
+        return True
+    try:
+        record = claims.read(key, generation) if generation in trace.claims else None
+        return record is not None and (record.state != "held" or is_provably_dead(record.owner))
+    except (RecordError, StoreTooNew):
+        return False
 
 
 class Stops:
