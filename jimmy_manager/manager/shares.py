@@ -18,11 +18,11 @@ def threads(asked: int | None) -> int | None:
     """How many CPU threads to use: what was asked for, this worker's share, Slurm's; None leaves torch's default."""
     if asked is not None:
         return asked
-    for name in (THREADS, "SLURM_CPUS_PER_TASK"):
+    for name, sharers in ((THREADS, "1"), ("SLURM_CPUS_PER_TASK", os.environ.get("LOCAL_WORLD_SIZE", "1"))):
         if text := os.environ.get(name, ""):
             if not text.isdecimal() or text == "0":
                 raise ConfigError(f"${name} is {text!r}, it must be a number of CPU threads from 1")
-            return int(text)
+            return max(1, int(text) // int(sharers))  # the ranks of one torchrun are one task
     return None
 
 
@@ -38,12 +38,14 @@ def apply_threads(count: int | None) -> None:
 
 
 def device(asked: str | None) -> str:
-    """The device to train on: what was asked for, this worker's share, the first GPU, the CPU."""
+    """The device to train on: what was asked for, this worker's or this rank's share, the first GPU, the CPU."""
     if asked or os.environ.get(DEVICE):
         return asked or os.environ[DEVICE]
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
 
 
 def environments(workers: int, cores: int, gpus: int) -> list[dict[str, str]]:

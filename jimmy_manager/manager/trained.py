@@ -55,6 +55,9 @@ class TrainedManager(Manager):
     store, with the configuration as its hyperparameters.
 
     A stop signal is heeded at the next step: the run is saved in the middle of its epoch and goes on there.
+
+    Started by ``torchrun``, several ranks train one run together: each takes its rows of every batch, and what comes of
+    it is what one process makes of the same batches, but for what `ProcessGroup` names.
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "eval")
@@ -86,8 +89,8 @@ class TrainedManager(Manager):
             raise UnknownField(f"the configuration has trainer.{unknown[0]}, which is no option of the trainer{advice}")
         self._evaluated: tuple[int, dict[str, float]] | None = None
         self.trainer = JimmyTrainer(
-            next(sets), next(sets, None), model, scheduler, show_progress=False, stop=self.stop, distributed=False,
-            **arguments,
+            next(sets), next(sets, None), model, scheduler, show_progress=False, stop=self.stop,
+            distributed=self._team.place.size > 1, **arguments,
         )  # fmt: skip
         parts = self.trainer.parts | {"model": self.model}
         for name, part in parts.items():
@@ -115,14 +118,23 @@ class TrainedManager(Manager):
 
     def train(self) -> None:
         """One epoch over the training split, or the rest of one that a stop signal has ended."""
-        if self.trainer.tm is None and (place := self.store.logs(self.key)) is not None:
+        is_told = self.trainer.is_first and self.trainer.tm is None
+        if is_told and (place := self.store.logs(self.key)) is not None:
             self.trainer.tm = self._open_log(Path(place))
         if self.trainer.loop.has_ended:
             return  # stopped early: the epochs that are left change nothing
         is_whole = self.trainer.train_epoch()
         self.step = self.trainer.loop.step
         if not is_whole:
+            if (group := self.trainer.group) is not None:  # they agreed on it, but one alone may know why
+                self.stop.set(next(filter(None, group.gathered(self.stop.reason)), "a stop signal"))
             self.pause()
+
+    def save_ckpt(self) -> None:
+        """Save everything; of several ranks, the averages of batch norms that rank 0 has, which is evaluated."""
+        if (group := self.trainer.group) is not None:
+            group.spread(self.trainer.model.buffers())
+        super().save_ckpt()
 
     def eval(self) -> dict[str, float]:
         """Return the mean losses of the last training epoch and those of every other split."""
