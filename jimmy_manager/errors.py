@@ -24,6 +24,7 @@
     ├── Stopped                                  a signal asked the worker to stop; the run was saved and is free
     ├── RunBusy                                  another live worker holds this run
     ├── RunFailed                                the run is marked failed and nobody asked for a retry
+    ├── RankFailed                               another rank of the same job raised; the message names it
     ├── CheckpointError      (ValueError)        a checkpoint holds what cannot be stored, or lacks what is needed
     ├── HookError            (TypeError)         a hook is missing or breaks its contract
     ├── DatasetError         (ValueError)        a dataset lacks what training needs, or its files are broken
@@ -125,6 +126,10 @@ class RunBusy(JimmyError):
 
 class RunFailed(JimmyError):
     """The run is marked failed, and nobody asked for it to be tried again."""
+
+
+class RankFailed(JimmyError):
+    """Another rank of the same job raised; the message names it, and the cause has its traceback."""
 
 
 class CheckpointError(JimmyError, ValueError):

@@ -194,7 +194,7 @@ class Manager(Queries):
                 raise CheckpointError(f"ckpt has the key {name!r}, which is taken by the state of that name; rename it")
         for name in self.state:
             whole[name] = self._holder_of(name, "state_dict").state_dict()
-        whole[_RANDOM] = random_state.take()
+        whole[_RANDOM] = self._team.gathered(random_state.take())
         self._run.commit(whole, self.preview, self.epoch, self.step)
 
     def train(self) -> None:
@@ -233,16 +233,20 @@ class Manager(Queries):
         Raises ``RunBusy`` where another live worker holds the run (unless ``wait``), ``RunFailed`` where it
         is marked failed, ``Stopped`` after a stop signal or the time limit, and what a hook raised.
         """
-        worker = Worker(self, self._total(num_epochs), retries=retries, resume=resume, postpones=False)
-        batch = Batch(self, Admission(self, new_fields), worker)
-        try:
-            with self._at_work(resume):
-                return batch.one(config, wait=wait)
-        except Stopped as stopped:
-            self._hand_on(worker, self.stop.reason)
-            if worker.is_hopeless:
-                raise Stopped(worker.shortage) from stopped
-            raise
+
+        def work() -> str:
+            worker = Worker(self, self._total(num_epochs), retries=retries, resume=resume, postpones=False)
+            batch = Batch(self, Admission(self, new_fields), worker)
+            try:
+                with self._at_work(resume):
+                    return batch.one(config, wait=wait)
+            except Stopped as stopped:
+                self._hand_on(worker, self.stop.reason)
+                if worker.is_hopeless:
+                    raise Stopped(worker.shortage) from stopped
+                raise
+
+        return ranks.together(self, "process", work)
 
     def batch(
         self, configs: Iterable[Mapping[str, Any]], num_epochs: int | None = None, resume: bool = True, count: int = 0,
@@ -257,19 +261,23 @@ class Manager(Queries):
         """
         if patience is not None:
             warnings.warn("patience is deprecated; use Manager(lease_s=...)", DeprecationWarning, stacklevel=2)
-        worker = Worker(self, self._total(num_epochs), retries=retries, resume=resume)
-        batch = Batch(self, Admission(self, new_fields), worker)
-        with self._at_work(resume):
-            report = batch.all(configs, count=count, wait=wait, max_errors=max_errors, max_in_a_row=max_in_a_row)
-        if report.postponed:
-            report.stopped = report.stopped or TIME_LIMIT
-        elif report.has_dealt_with(configs):  # its time was up with the last of them
-            report.stopped = report.stopped if report.stopped != TIME_LIMIT else ""
+
+        def work() -> BatchReport:
+            worker = Worker(self, self._total(num_epochs), retries=retries, resume=resume)
+            batch = Batch(self, Admission(self, new_fields), worker)
+            with self._at_work(resume):
+                report = batch.all(configs, count=count, wait=wait, max_errors=max_errors, max_in_a_row=max_in_a_row)
+            if report.postponed:
+                report.stopped = report.stopped or TIME_LIMIT
+            elif report.has_dealt_with(configs):  # its time was up with the last of them
+                report.stopped = report.stopped if report.stopped != TIME_LIMIT else ""
+                return report
+            self._hand_on(worker, report.stopped)
+            if worker.is_hopeless and not worker.saves:
+                raise Stopped(worker.shortage)
             return report
-        self._hand_on(worker, report.stopped)
-        if worker.is_hopeless and not worker.saves:
-            raise Stopped(worker.shortage)
-        return report
+
+        return ranks.together(self, "batch", work)
 
     def sweep(
         self, choices: Any = None, order: str = "random", fixed: Mapping[str, Any] | None = None, **batch: Any

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,8 @@ class Run:
         self.eval_s = 0.0
         self.saves = 0
         self.pace = pace or Pace(claim.claims.clock.monotonic)
+        self.pen = threading.Lock()
+        """Held while something is committed: another thread that ends the claim waits for it."""
         self._attempt = Attempt(store.history, claim, run=provenance)
         self._resume = resume
 
@@ -69,10 +72,11 @@ class Run:
         """Save one state; nothing is written where a value cannot be stored."""
         shown, figures = previews.save(preview, self.key)
         packed = pack(ckpt)
-        self._attempt.commit(
-            epoch=epoch, step=step, train_s=self.train_s, eval_s=self.eval_s, preview=shown, figures=figures,
-            checkpoint=lambda file: checkpoints.save_packed(packed, file),
-        )
+        with self.pen:
+            self._attempt.commit(
+                epoch=epoch, step=step, train_s=self.train_s, eval_s=self.eval_s, preview=shown, figures=figures,
+                checkpoint=lambda file: checkpoints.save_packed(packed, file),
+            )
         self.saves += 1
 
     @property
@@ -88,7 +92,8 @@ class Run:
 
     def finish(self) -> None:
         """Declare the run done with its newest commit."""
-        self._attempt.finish()
+        with self.pen:
+            self._attempt.finish()
 
 
 def drive(manager: Manager, run: Run, config: Config, total: int) -> str:
@@ -193,7 +198,7 @@ def _load(manager: Manager, run: Run) -> bool:
             f"the checkpoint of run {run.key} has no random states, or load_ckpt() did not call super().load_ckpt(); "
             "without them it cannot be resumed exactly"
         )
-    random_state.restore(manager._random, run.key)
+    random_state.restore(manager._team.own(manager._random, run.key), run.key)
     return True
 
 
@@ -233,15 +238,8 @@ def _evaluate(manager: Manager, run: Run) -> None:
     manager.ckpt.setdefault("eval_records", {})[manager.epoch] = copy.deepcopy(dict(record))
 
 
-def _init(manager: Manager, run: Run) -> None:
-    manager.init_ckpt()
-
-
-def _end(manager: Manager, run: Run, *, is_done: bool) -> None:
-    manager.end_run(is_done=is_done)
-
-
 STEPS: dict[str, Callable[..., Any]] = {
-    "setup": _set_up, "load": _load, "init": _init, "evaluate": _evaluate, "train": _train, "save": _save, "end": _end,
+    "setup": _set_up, "load": _load, "init": lambda manager, _: manager.init_ckpt(), "evaluate": _evaluate,
+    "train": _train, "save": _save, "end": lambda manager, _, is_done: manager.end_run(is_done=is_done),
 }  # fmt: skip
 """What all ranks of a job do at the same time, each called with the Manager and the run."""

@@ -329,6 +329,8 @@ class JimmyTrainer:
         self._untrained = versions(self.model) if self.loop.step == 0 else None
         # Whoever gives a trainer other sets does it between two epochs.
         self.loop.train_set, self.loop.eval_set = self.train_set, self.eval_set
+        if self.group is not None:  # one that draws its order from torch's generator has another on each process
+            self.train_set.load_state_dict(self.group.first_of(self.train_set.state_dict()))
         self.loop.order = self.train_set.state_dict()
         edited = self.rate.read(self._optimizer, self.lr_scheduler) if self.rate else None
         if self.group is not None:
