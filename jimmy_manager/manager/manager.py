@@ -232,6 +232,7 @@ class Manager(Queries):
         ``num_epochs=0`` is an evaluation-only run. ``resume=False`` starts a new generation from nothing.
         Raises ``RunBusy`` where another live worker holds the run (unless ``wait``), ``RunFailed`` where it
         is marked failed, ``Stopped`` after a stop signal or the time limit, and what a hook raised.
+        Several ranks of one job make the call together, see ``ranks``.
         """
 
         def work() -> str:
