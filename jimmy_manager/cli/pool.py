@@ -5,6 +5,7 @@
     parent ── starts ──► worker 1..N          the same command line, $JIMMY_WORKER=2/3, a share of cores and GPUs
            ◄─ one byte ──                      "I have begun": a worker that dies before it is not started for ever
            ◄─ another byte ──                  "I have ended": exit code 0 without it, by os._exit(0), was no end
+           ◄─ a third byte ──                  "requeue the job": done once, when all have ended
            ── end of file ──►                  the parent is gone, however it went: save and stop
 
 A worker that dies of SIGKILL or a crash is started again; a configuration that kills its worker each time ends as
@@ -27,6 +28,7 @@ from typing import NamedTuple
 
 import click
 
+from jimmy_manager import slurm
 from jimmy_manager.cli.main import ERROR, SOME_FAILED, USAGE
 from jimmy_manager.manager import shares
 from jimmy_manager.manager.plain_text import plain
@@ -34,16 +36,21 @@ from jimmy_manager.signals import STOPPING
 
 MEMBER = "JIMMY_WORKER"
 _PIPES = "JIMMY_WORKER_PIPES"
-_BEGUN, _ENDED = b"1", b"2"
+_SINCE = "JIMMY_WORKER_SINCE"
+_BEGUN, _ENDED, _REQUEUE = b"1", b"2", b"3"
 _MOST_STILLBORN = 3
 _POLL_S = 0.05
 
 
 class Member(NamedTuple):
-    """A process of a pool: its name, such as ``2/3``, and where to report how far it is."""
+    """A process of a pool: its name, such as ``2/3``, and where to report how far it is.
+
+    ``since`` is when the pool began, on the monotonic clock that all processes of a machine share.
+    """
 
     name: str
     reports: int
+    since: float
 
     def report_start(self) -> None:
         """Tell the parent that the job was loaded and the store opened."""
@@ -52,6 +59,10 @@ class Member(NamedTuple):
     def report_end(self) -> None:
         """Tell the parent that the work came to its end, so that the exit code means what it says."""
         self._report(_ENDED)
+
+    def report_requeue(self, job: slurm.Job) -> None:
+        """Ask the parent to requeue ``job``, which would end the other workers before they have saved."""
+        self._report(_REQUEUE)
 
     def _report(self, what: bytes) -> None:
         try:
@@ -69,7 +80,7 @@ def join() -> Member | None:
     for descriptor in (reports, alive):
         os.set_inheritable(descriptor, False)
     threading.Thread(target=_stop_with_parent, args=(alive,), name="parent watch", daemon=True).start()
-    return Member(name, reports)
+    return Member(name, reports, float(os.environ.pop(_SINCE, time.monotonic())))
 
 
 def _stop_with_parent(alive: int) -> None:
@@ -82,6 +93,7 @@ class _Worker:
 
     def __init__(self, number: int, of: int, share: dict[str, str], alive: int) -> None:
         self.name = f"{number}/{of}"
+        self.asks_requeue = False
         self._tag = f"[{number}] "
         self._share = share
         self._alive = alive
@@ -120,6 +132,7 @@ class _Worker:
         self._printer.join(timeout=2.0)  # a process of its own may keep the pipe open
         reported = _read_now(self._reports)
         os.close(self._reports)
+        self.asks_requeue |= _REQUEUE in reported
         self._stillborn = 0 if _BEGUN in reported else self._stillborn + 1
         if status > 0 or (status == 0 and _ENDED in reported):
             return status
@@ -138,8 +151,12 @@ class _Worker:
                 _tell(self._tag + plain(line.decode("utf-8", "replace").rstrip("\n")))
 
 
-def run(count: int) -> int:
-    """Start ``count`` workers, wait for all of them, and return the exit code of the whole."""
+def run(count: int, signals: Sequence[signal.Signals] = STOPPING) -> int:
+    """Start ``count`` workers, wait for all of them, and return the exit code of the whole.
+
+    As the last thing the Slurm job is requeued, where one of them has asked for that.
+    """
+    since = str(time.monotonic())
     alive, kept = os.pipe()
     workers: list[_Worker] = []
     asked: list[int] = []
@@ -147,17 +164,20 @@ def run(count: int) -> int:
     def note(number: int, _: FrameType | None) -> None:
         asked.append(number)
 
-    before = {number: signal.signal(number, note) for number in STOPPING}
+    before = {number: signal.signal(number, note) for number in signals}
     try:
         for number, share in enumerate(shares.environments(count, _cores(), _gpus()), 1):
             if not asked:
-                workers.append(_Worker(number, count, share, alive))
-        return _merged(_wait(workers, asked), asked)
+                workers.append(_Worker(number, count, share | {_SINCE: since}, alive))
+        code = _merged(_wait(workers, asked), asked)
     finally:
         os.close(kept)
         os.close(alive)
         for number, handler in before.items():
             signal.signal(number, handler)
+    if any(worker.asks_requeue for worker in workers) and (job := slurm.this_job()) is not None:
+        slurm.requeue(job)
+    return code
 
 
 def _wait(workers: Sequence[_Worker], asked: Sequence[int]) -> list[int]:
@@ -204,7 +224,7 @@ def _death(status: int) -> str:
 
 def _read_now(descriptor: int) -> bytes:
     try:
-        return os.read(descriptor, 2)
+        return os.read(descriptor, 16)
     except BlockingIOError:
         return b""
 

@@ -7,8 +7,10 @@ import math
 import os
 import shlex
 import signal
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,8 +19,10 @@ from jimmy_manager.cli import fields as overrides
 from jimmy_manager.cli import jobs, pool
 from jimmy_manager.cli.main import BUSY, ERROR, SOME_FAILED
 from jimmy_manager.cli.options import JobCommand, fields_argument, job_argument, store_option
-from jimmy_manager.errors import HookError, JimmyError
+from jimmy_manager.errors import ConfigError, HookError, JimmyError
+from jimmy_manager.manager.job_time import limit_s
 from jimmy_manager.manager.plain_text import plain, plain_lines
+from jimmy_manager.signals import STOPPING, TIME_LIMIT, StopFlag, stop_signals
 
 if TYPE_CHECKING:
     from jimmy_manager.archives.store import Store
@@ -27,8 +31,26 @@ if TYPE_CHECKING:
 
 _MOST_IN_A_ROW = 10
 _MOST_KEYS = 5
+# Ends that are as asked for: what is left goes on later, or elsewhere.
+_IN_ORDER = (TIME_LIMIT, "jimmy stop")
 
 Decorated = Callable[..., Any]
+
+
+def _time_limit(_: click.Context, __: click.Parameter, value: str | None) -> timedelta | None:
+    if value is None:
+        return None
+    try:
+        return timedelta(seconds=limit_s(value))
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _stop_signals(_: click.Context, __: click.Parameter, value: str | None) -> tuple[signal.Signals, ...] | None:
+    try:
+        return None if value is None else stop_signals(value.split(","))
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def _training_options(command: Decorated) -> Decorated:
@@ -42,6 +64,18 @@ def _training_options(command: Decorated) -> Decorated:
         click.option("--max-crashes", type=click.IntRange(1), help="Crashes in a row that make a run failed."),
         click.option("--eval-interval", type=click.IntRange(1), metavar="EPOCHS", help="Epochs between evaluations."),
         click.option("--save-interval", type=click.IntRange(1), metavar="EPOCHS", help="Epochs between saves."),
+        click.option(
+            "--time-limit", callback=_time_limit, metavar="TIME",
+            help="Save and stop before it is over, e.g. 4:00:00 or minutes; by default that of the Slurm job.",
+        ),
+        click.option(
+            "--requeue/--no-requeue", default=None,
+            help="Requeue the Slurm job that is left with work after its time limit, SIGUSR1 or SIGUSR2.",
+        ),
+        click.option(
+            "--stop-signals", callback=_stop_signals, metavar="NAMES",
+            help="What to stop at, by default TERM,USR1,USR2,INT. NCCL catches USR1 for itself: let Slurm send USR2.",
+        ),
         click.option("--device", help="cpu, cuda:1, ...; by default the first GPU."),
         click.option("--threads", type=click.IntRange(1), help="CPU threads for torch."),
         click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors."),
@@ -76,14 +110,17 @@ def sweep(
     fixes a field in every configuration, e.g. optim.lr=1e-3; +NAME=VALUE one that the job does not know.
     """
     fixed = overrides.read(fields)
+    since, signals = time.monotonic(), settings["stop_signals"] or STOPPING
     member = pool.join()
     if workers is not None and member is None:
         if isinstance(job, str):
             jobs.path_of(job)  # one error instead of one from each worker
-        ctx.exit(pool.run(workers))
-    with manager_of(job, store, settings) as manager:
+        ctx.exit(pool.run(workers, signals))
+    since = member.since if member is not None else since
+    with _early(signals).installed(), manager_of(job, store, settings, since) as manager:
         if member is not None:
             member.report_start()
+            manager.requeue = member.report_requeue if manager.requeue else False
         overrides.check(fixed, manager, choices, is_sweep=True)
         is_waiting = member is not None if wait is None else wait
         report = manager.sweep(
@@ -114,7 +151,8 @@ def process(
     job's defaults.
     """
     config = overrides.read(fields)
-    with manager_of(job, store, settings) as manager:
+    since, signals = time.monotonic(), settings["stop_signals"] or STOPPING
+    with _early(signals).installed(), manager_of(job, store, settings, since) as manager:
         overrides.check(config, manager, is_sweep=False)
         report = manager.batch(
             [config.values], num_epochs, resume=resume, wait=wait, retries=retries, new_fields=new_fields,
@@ -129,13 +167,23 @@ def process(
     ctx.exit(_code(report) or (BUSY if report.busy else 0))
 
 
+def _early(signals: Iterable[signal.Signals]) -> StopFlag:
+    """Catches what Slurm sends to save, and no person, until the Manager does: importing a job may take a while."""
+    return StopFlag(set(signals) - {signal.SIGINT, signal.SIGTERM})
+
+
 @contextmanager
-def manager_of(job: str | type[Manager], store: str, settings: dict[str, Any]) -> Iterator[Manager]:
-    """The job's Manager over ``store``, with those settings that were given."""
+def manager_of(
+    job: str | type[Manager], store: str, settings: dict[str, Any], since: float | None = None
+) -> Iterator[Manager]:
+    """The job's Manager over ``store``, with those settings that were given; its time limit began at ``since``."""
     given = {name: value for name, value in settings.items() if value is not None and name != "quiet"}
     given |= {"verbose": False} if settings["quiet"] else {}
     try:
         with jobs.loaded(job) if isinstance(job, str) else nullcontext(job) as cls:
+            if since is not None and "time_limit" in given:
+                spent = timedelta(seconds=time.monotonic() - since)
+                given["time_limit"] = max(given["time_limit"] - spent, timedelta(milliseconds=1))
             try:
                 inspect.signature(cls).bind(store, **given)
             except TypeError as error:
@@ -177,4 +225,4 @@ def _code(report: BatchReport) -> int:
         return 128 + signal.Signals[report.stopped]
     if report.failed:
         return SOME_FAILED
-    return ERROR if report.stopped else 0
+    return 0 if report.stopped in ("", *_IN_ORDER) else ERROR
