@@ -1,0 +1,130 @@
+"""One sweep by the tasks of an array, what befalls them, and what is judged afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shlex
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from jimmy_manager import Store
+from tests.cluster.slurm import Cluster, Task
+from tests.stress.herd import Plan
+from tests.stress.witness import configurations, read_journals, violations
+
+PLAN = "WITNESS_PLAN"
+_ROOT = Path(__file__).parents[2]
+_TAKEN_OVER = ("released", "dead", "silent", "dropped", "ended")
+
+
+def mark_of(plan: Plan, job: int, restarts: int) -> Path:
+    """The file with the pid of this attempt of a task, there once it trains: who is hit before that loses nothing."""
+    return Path(plan.folder) / "at-work" / f"{job}.{restarts}"
+
+
+class Sweep:
+    """An array of Slurm over the configurations of ``plan``, whose ``hits`` are thrown in step with its progress."""
+
+    def __init__(self, cluster: Cluster, plan: Plan) -> None:
+        self.cluster = cluster
+        self.plan = plan
+        self.hits: Counter[str] = Counter()
+        self._random = random.Random(plan.seed)
+        self._folder = Path(plan.folder)
+        for name in ("journals", "at-work", "out"):
+            (self._folder / name).mkdir()
+
+    def submit(self, *options: str, script: str = "") -> None:
+        """Start the array: ``plan.workers`` tasks of two cores each, so that eight of them fill the cluster."""
+        self.job = self.cluster.sbatch(
+            f"--array=0-{self.plan.workers - 1}", "--cpus-per-task=2", f"--output={self._folder}/out/%a", *options,
+            script=script or self._script(), environ=self._environ(),
+        )
+
+    def _script(self) -> str:
+        job = str(_ROOT / "tests" / "cluster" / "job.py")
+        command = [sys.executable, "-m", "jimmy_manager.cli", "sweep", job, "--store", self.plan.store, "--wait", "-q"]
+        return f"#!/bin/bash\nexec {shlex.join([*command, '--threads=1'])}\n"
+
+    def _environ(self) -> dict[str, str]:
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        return {PLAN: json.dumps(self.plan._asdict()), "PYTHONPATH": str(_ROOT), **threads}
+
+    def at_work(self) -> list[Task]:
+        """The tasks that run and have begun to train in this attempt; AssertionError where all tasks have ended."""
+        tasks = self.cluster.tasks()
+        assert tasks, f"all tasks ended after {dict(self.hits)} at {self.progress:.0%}\n{self.said()}"
+        return [task for task in tasks if task.state == "R" and mark_of(self.plan, task.job, task.restarts).exists()]
+
+    def hit_one(self, what: str, throw: Callable[[Task], None]) -> Task:
+        """Wait until the sweep's progress is due for another hit and a task is at work, and throw at a random one."""
+        task = self.await_task()
+        throw(task)
+        self.count(what)
+        return task
+
+    def kill(self, task: Task) -> None:
+        """SIGKILL for the worker of ``task``, behind Slurm's back and without any chance to save."""
+        os.kill(int(mark_of(self.plan, task.job, task.restarts).read_text()), signal.SIGKILL)
+
+    def count(self, what: str, hits: int = 1) -> None:
+        """Note hits, here and for the workers, which hold back while their progress is ahead of the hits."""
+        self.hits[what] += hits
+        with (self._folder / "hit").open("ab") as file:
+            file.write(b"." * hits)
+
+    def await_task(self) -> Task:
+        """A random task at work, once the sweep's progress is due for another hit."""
+        due = min(self.hits.total() / self.plan.hits, 0.9)
+        what = f"progress of {due:.0%} after {dict(self.hits)}"
+        return self._random.choice(self.cluster.wait_for(what, lambda: self.progress >= due and self.at_work()))
+
+    def tasks_on(self, node: str) -> list[Task]:
+        """The tasks at work on ``node``."""
+        return [task for task in self.at_work() if task.node == node]
+
+    def restarted(self, tasks: list[Task]) -> int:
+        """How many of ``tasks`` Slurm has taken from their attempt since, to start them again."""
+        now = {task.name: task for task in self.cluster.tasks()}
+        return sum(task.name in now and now[task.name].restarts > task.restarts for task in tasks)
+
+    @property
+    def progress(self) -> float:
+        """The share of configurations that are finished."""
+        finished = Path(self.plan.finished)
+        return finished.stat().st_size / self.plan.configs if finished.exists() else 0.0
+
+    def end(self) -> dict[str, str]:
+        """Wait until no task is left in the queue, and tell how each of them ended."""
+        self.cluster.wait_for("the end of the sweep", lambda: not self.cluster.tasks())
+        return self.cluster.states(self.job)
+
+    def violations(self) -> list[str]:
+        """What the judge finds, after a line of figures for whoever reads the failure."""
+        lines = read_journals(self.plan.journals)
+        print(dict(self.hits), Counter(line.event for line in lines), self.takeovers(), f"{self.resumed()} resumed")
+        return violations(self._store(), lines, configurations(self.plan.configs), self.plan.epochs)
+
+    def takeovers(self) -> Counter[str]:
+        """How many claims were made after one that had been given up, by what had become of that one."""
+        store = self._store()
+        records = (store.claims.read(key, number) for key in store.registry for number in store.claims.look(key).claims)
+        return Counter(record.after for record in records if record.after in _TAKEN_OVER)
+
+    def resumed(self) -> int:
+        """How many results contain commits of more than one attempt."""
+        results = (ckpt["lineage"] for ckpt in self._store().ckpts.values())
+        return sum(len({mark.partition(":")[0] for mark in lineage}) > 1 for lineage in results)
+
+    def said(self) -> str:
+        """What the tasks printed, for messages."""
+        files = sorted((self._folder / "out").iterdir())
+        return "\n".join(f"{path.name}: {path.read_text()[-2000:]}" for path in files)
+
+    def _store(self) -> Store:
+        return Store(self.plan.store, read_only=True)
