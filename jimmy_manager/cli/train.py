@@ -22,6 +22,7 @@ from jimmy_manager.cli.options import JobCommand, fields_argument, job_argument,
 from jimmy_manager.errors import ConfigError, HookError, JimmyError
 from jimmy_manager.manager.job_time import limit_s
 from jimmy_manager.manager.plain_text import plain, plain_lines
+from jimmy_manager.manager.rank_line import here
 from jimmy_manager.signals import STOPPING, TIME_LIMIT, StopFlag, stop_signals
 
 if TYPE_CHECKING:
@@ -108,10 +109,18 @@ def sweep(
 
     Start the same command as often and on as many machines as you like: each configuration is trained once. NAME=VALUE
     fixes a field in every configuration, e.g. optim.lr=1e-3; +NAME=VALUE one that the job does not know.
+
+    Started by torchrun (torchrun --nproc-per-node 4 -m jimmy_manager.cli sweep JOB), it is one worker of several
+    processes, which train each run together.
     """
     fixed = overrides.read(fields)
     since, signals = time.monotonic(), settings["stop_signals"] or STOPPING
     member = pool.join()
+    if workers is not None and here().size > 1:
+        raise click.UsageError(
+            f"--workers starts processes that train different runs, but this is {here().name()}, which train each run "
+            "together; leave it out, or start 'jimmy sweep --workers' without torchrun"
+        )
     if workers is not None and member is None:
         if isinstance(job, str):
             jobs.path_of(job)  # one error instead of one from each worker
@@ -127,7 +136,8 @@ def sweep(
             choices, order, fixed=fixed.values, num_epochs=num_epochs, count=count, wait=is_waiting, retries=retries,
             new_fields=new_fields, max_errors=math.inf, max_in_a_row=_MOST_IN_A_ROW,
         )
-        _tell_failures(manager.store, report)
+        if here().is_first:
+            _tell_failures(manager.store, report)
     if member is not None:
         member.report_end()
     ctx.exit(_code(report))
@@ -158,6 +168,8 @@ def process(
             [config.values], num_epochs, resume=resume, wait=wait, retries=retries, new_fields=new_fields,
             max_errors=math.inf,
         )
+        if not here().is_first:  # one of several ranks tells
+            ctx.exit(_code(report) or (BUSY if report.busy else 0))
         _tell_failures(manager.store, report, with_traceback=True)
         for key in (*report.done, *report.skipped):
             click.echo(key)
