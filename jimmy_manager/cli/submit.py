@@ -118,6 +118,7 @@ def _rehearse(swept: click.Context) -> int:
         params["job"] = swept.obj.job
     known = set(inspect.signature(train.sweep.callback or train.sweep).parameters)
     settings = {name: value for name, value in params.items() if name not in known}
+    settings["requeue"] = True if settings["requeue"] is None else settings["requeue"]  # as `_command` writes it
     fixed = overrides.read(params["fields"])
     with train.manager_of(params["job"], params["store"], settings) as manager:
         overrides.check(fixed, manager, params["choices"], is_sweep=True)

@@ -171,6 +171,12 @@ def test_defaults_that_gained_a_field_are_asked_about_before_workers_are_queued(
     assert sorted(Path("store").rglob("*")) == before
 
 
+def test_a_job_that_takes_no_options_is_told_before_its_workers_fail(sbatch: Sbatch, submit: Submit) -> None:
+    own = "    def __init__(self, store_dir):\n        super().__init__(store_dir)\n\n    def train(self):"
+    Path(JOB).write_text(Path(JOB).read_text().replace("    def train(self):", own))
+    assert "let it take *args, **kwargs" in submit(JOB, code=1).stderr
+
+
 def test_words_with_spaces_and_quotes_arrive_as_they_were(sbatch: Sbatch, submit: Submit) -> None:
     place = Path("""it's "the" $HOME dir""")
     place.mkdir()
