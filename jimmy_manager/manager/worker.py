@@ -223,8 +223,8 @@ class Worker:
         return stats.commits[-1] if stats is not None and stats.commits else None
 
     def _is_complete(self, standing: Standing, newest: Commit) -> bool:
-        # Trained to the end by a worker that died before it said so: somebody has to say it.
-        is_open = standing.state in ("dead", "dropped", "silent", "ended", "released", "retry")
+        # Trained to the end by a worker that died, or may have died, before it said so: somebody has to say it.
+        is_open = standing.state in ("held", "dead", "dropped", "silent", "ended", "released", "retry")
         return newest.epoch > self._total or (newest.epoch == self._total and not is_open)
 
     def _may_retry(self, key: str) -> bool:

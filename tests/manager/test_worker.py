@@ -226,6 +226,19 @@ def test_an_empty_claim_or_stats_without_one_hold_a_run_for_a_lease_only(tmp_pat
     assert store.standing(entry.key).state == "silent"
 
 
+def test_a_run_that_another_host_trained_to_the_end_and_never_declared_done_is_waited_for(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jimmy_manager.archives.attempt.Attempt.finish", lambda attempt: attempt.claim.drop())
+        key = Counting(tmp_path / "store", lease_s=0.2).process({"a": 1})
+    store = Store(tmp_path / "store")
+    record = store.claims.read(key, 1)
+    elsewhere = record.owner._replace(boot="another")
+    store.files.replace(layout.claim(key, 1), record._replace(owner=elsewhere).seal())
+    report = Counting(tmp_path / "store", lease_s=0.2).batch([{"a": 1}], wait=True)
+    assert report.done == [key]
+    assert store.standing(key).state == "done"
+
+
 def test_a_claim_whose_creation_raised_is_released_if_it_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
