@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import TYPE_CHECKING, Any
 
-from jimmy_manager import keys
+from jimmy_manager import keys, slurm
+from jimmy_manager.archives.claims import Claims, Standing
+from jimmy_manager.archives.owner import this_process
+from jimmy_manager.archives.stops import Stops
 from jimmy_manager.config import Config
 from jimmy_manager.errors import DamagedRecord, HookError, RunBusy, RunFailed, Stopped
 from jimmy_manager.manager.admission import Admission
 from jimmy_manager.manager.schedule import BatchReport
+from jimmy_manager.manager.waiting import Waiting
 from jimmy_manager.manager.worker import Outcome, Worker
+from jimmy_manager.slurm_queue import Queue
 
 if TYPE_CHECKING:
     from jimmy_manager.manager.manager import Manager
 
-_POLL_S = 1.0
+_SLURM_ANSWERS_S = 10.0
 
 
 class Batch:
@@ -32,6 +37,8 @@ class Batch:
         self._worker = worker
         self._report = BatchReport()
         self._noted: set[tuple[str, str]] = set()
+        self._claims = _listening(manager.store.claims)
+        self._waiting = Waiting(self._claims)
 
     def one(self, config: Mapping[str, Any], *, wait: bool = False) -> str:
         """Train one configuration and return its key; every other end is an error."""
@@ -39,7 +46,8 @@ class Batch:
         whole = next(self._admission.whole([config]))
         entry = self._admission.register(whole)
         while (outcome := self._worker.work_on(entry, whole)).state == "busy" and wait and not stop:
-            self._pause()
+            self._waiting.add(outcome.key, outcome.standing)
+            self._waiting.wait(stop)
         if outcome.state in ("done", "skipped"):
             return outcome.key
         if outcome.error is not None:
@@ -60,14 +68,14 @@ class Batch:
         progress, report, stop = self._manager.progress, self._report, self._manager.stop
         progress.begin_batch(len(configs) if isinstance(configs, Sized) else None)
         errors = in_a_row = 0
-        busy: list[Config] = []
+        busy: dict[str, tuple[Config, Standing | None]] = {}
 
         def deal_with(config: Config) -> bool:
             """Whether to go on after this one."""
             nonlocal errors, in_a_row
             outcome = self._outcome(config)
             if outcome.state == "busy":
-                busy.append(config)
+                busy[outcome.key] = config, outcome.standing
             self._note(outcome)
             if outcome.error is not None:
                 if max_errors == 0:
@@ -79,20 +87,42 @@ class Batch:
                 in_a_row = 0
             return not (report.stopped or stop or (count and len(report.done) >= count))
 
+        def try_again(keys: Iterable[str]) -> bool:
+            """Whether to go on after these, which were busy."""
+            again = [(key, busy.pop(key)[0]) for key in keys]
+            self._forget_busy(key for key, _ in again)
+            return all(deal_with(config) for _, config in again)
+
         goes_on = all(deal_with(config) for config in self._admission.whole(configs))
         while goes_on and busy:
-            before, pending = len(busy), list(busy)
-            busy.clear()
-            self._forget_busy()
-            goes_on = all(deal_with(config) for config in pending)
+            if not wait and self._claims.queue is not None:
+                self._claims.queue.wait(_SLURM_ANSWERS_S)  # an answer may free a run at this last look
+            before = len(busy)
+            goes_on = try_again(list(busy))
             if goes_on and len(busy) == before:
                 if not wait:
                     break
-                self._pause()
-                goes_on = not stop
+                goes_on = self._await_change(busy, try_again)
         report.stopped = report.stopped or stop.reason
         progress.end_batch(report)
         return report
+
+    def _await_change(
+        self, busy: Mapping[str, tuple[Config, Standing | None]], try_again: Callable[[Iterable[str]], bool]
+    ) -> bool:
+        """Wait, and try those of the ``busy`` runs that wake, until one of them is dealt with; whether to go on."""
+        for key, (_, standing) in busy.items():
+            self._waiting.add(key, standing)
+        goes_on, count = True, len(busy)
+        while goes_on and len(busy) == count:
+            woken = self._waiting.wait(self._manager.stop)
+            goes_on = bool(woken) and try_again(woken)
+            for key in woken:
+                if key in busy:
+                    self._waiting.add(key, busy[key][1])
+                else:
+                    self._waiting.forget(key)
+        return goes_on
 
     def _outcome(self, config: Config) -> Outcome:
         try:
@@ -112,15 +142,17 @@ class Batch:
                 self._report.failed_before.append(outcome.key)
         self._manager.progress.after_config(self._report)
 
-    def _forget_busy(self) -> None:
-        self._noted -= {("busy", key) for key in self._report.busy}
-        self._report.busy.clear()
+    def _forget_busy(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._noted.discard(("busy", key))
+            self._report.busy.remove(key)
 
-    def _pause(self) -> None:
-        clock = self._manager.store.claims.clock
-        deadline = clock.monotonic() + _POLL_S
-        while not self._manager.stop and (left := deadline - clock.monotonic()) > 0:
-            clock.sleep(min(left, 0.1))
+
+def _listening(claims: Claims) -> Claims:
+    """The claims of a worker that hears of ended jobs, and of requests to stop from now on."""
+    claims.queue = claims.queue or Queue(slurm.this_job(), this_process().user)
+    claims.stops = Stops(claims.files, claims.clock, claims.heartbeat_s)
+    return claims
 
 
 def _busy(outcome: Outcome) -> str:
