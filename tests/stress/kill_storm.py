@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from jimmy_manager import TrainedManager, random_state
 from jimmy_manager.datasets import JimmyDataset, TorchDataset
 from jimmy_manager.errors import Stopped
-from jimmy_manager.manager import batch as batch_module
+from jimmy_manager.manager import waiting
 from jimmy_manager.models import JimmyModel
 from jimmy_manager.training import DynamicConfig, JimmyExperiment, JimmyTrainer
 
@@ -130,7 +130,7 @@ def experiment(
 
 def sweep(folder: Path, epochs: int) -> None:
     """Train four configurations of a Manager, as far as other workers leave them."""
-    batch_module._POLL_S = 0.05
+    waiting.PACE_S = 0.01
     choices = {
         "data": {"_target_": f"{__name__}.Points"}, "model": {"_target_": f"{__name__}.Net", "width": [8, 16]},
         "scheduler": {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "T_max": epochs},
