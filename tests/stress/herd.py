@@ -19,7 +19,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jimmy_manager.manager import batch
+from jimmy_manager.manager import waiting
 from jimmy_manager.manager.schedule import Shuffled
 from tests.stress import twins
 from tests.stress.witness import Witness, configurations
@@ -179,7 +179,7 @@ def _work(plan: Plan, number: int) -> int:
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         os.nice(10)  # the herdsman comes first, or on a machine with few cores hardly anybody is hit
-        batch._POLL_S = 0.1
+        waiting.PACE_S = 0.02
         options = {"max_crashes": 10**9, "lease_s": plan.lease_s, "heartbeat_s": plan.lease_s / 5, "stale_s": 0.0}
         manager = Witness(plan.store, plan.journals, pause=plan.pause, finished=plan.finished, **options)
         twins.apply(plan.twin, manager)
