@@ -10,6 +10,8 @@ import time
 from datetime import timedelta
 from typing import Any
 
+from jimmy_manager.manager.rank_line import Place
+
 log = logging.getLogger(__name__)
 
 _RENEW_S = 120.0
@@ -18,11 +20,11 @@ _RENEW_S = 120.0
 class Group:
     """Torch's default process group of this rank: gloo for the CPU, nccl for GPUs, or the one that the job has made."""
 
-    def __init__(self, rank: int, size: int, store: Any, device: str) -> None:
+    def __init__(self, place: Place, meeting: str, store: Any, device: str) -> None:
         import torch
         import torch.distributed as dist
 
-        self._rank, self._size, self._store = rank, size, store
+        self._place, self._meeting, self._store = place, meeting, store
         self._backend = "nccl" if device.startswith("cuda") else "gloo"
         if self._backend == "nccl":
             index = torch.device(device).index
@@ -41,10 +43,10 @@ class Group:
         from torch.distributed.distributed_c10d import PrefixStore
 
         self.leave()
-        store = PrefixStore(f"jimmy/group/{number}", self._store)
+        store = PrefixStore(f"jimmy/{self._meeting}/{number}", self._store)
         # The patience is for joining; exchanges have torch's own.
         store.set_timeout(timedelta(seconds=_RENEW_S))
-        dist.init_process_group(self._backend, store=store, rank=self._rank, world_size=self._size)
+        dist.init_process_group(self._backend, store=store, rank=self._place.rank, world_size=self._place.size)
 
     def leave(self) -> None:
         """Close the group, which ends the exchanges in which gloo still waits at other ranks."""

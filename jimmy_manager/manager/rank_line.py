@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
+import logging
 import os
 import secrets
 import socket
@@ -20,10 +21,13 @@ from typing import Any, NamedTuple, Protocol
 
 from jimmy_manager.errors import HookError
 
+log = logging.getLogger(__name__)
+
 JOIN_S = 300.0
 """How long ranks wait for each other before the first run: imports take minutes on a cold file system."""
 
-_KEY = "jimmy/line"
+_KEY, _WELCOME = "jimmy/line", "welcome"
+_ANSWER_S = 10.0
 _LARGEST = 1 << 26
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 25_000}
 """A host that vanishes sends no farewell: after half a minute of silence the kernel ends the line."""
@@ -111,12 +115,18 @@ def rendezvous() -> Any:
     return store
 
 
-def lines(place: Place, store: Store) -> list[Line]:
-    """Connect rank 0 with every other rank, and each of them with rank 0; ``HookError`` where one does not come."""
-    return _listen(place, store) if place.is_first else [_call(place, store)]
+def lines(place: Place, store: Store) -> tuple[str, dict[int, Line]]:
+    """A name for this meeting, and rank 0 connected with every other rank, each of them with rank 0.
+
+    Raises ``HookError`` where one does not come.
+    """
+    if place.is_first:
+        return _listen(place, store)
+    meeting, line = _call(place, store)
+    return meeting, {0: line}
 
 
-def _listen(place: Place, store: Store) -> list[Line]:
+def _listen(place: Place, store: Store) -> tuple[str, dict[int, Line]]:
     token = secrets.token_hex(16)
     found: dict[int, Line] = {}
     deadline = time.monotonic() + JOIN_S
@@ -137,8 +147,9 @@ def _listen(place: Place, store: Store) -> list[Line]:
             if rank is None or not 0 < rank < place.size or rank in found:
                 connection.close()
             else:
+                connection.sendall(f"{_WELCOME}\n".encode())
                 found[rank] = Line(connection, rank)
-    return [found[rank] for rank in sorted(found)]
+    return token, found
 
 
 def _is_one_host(place: Place) -> bool:
@@ -156,19 +167,35 @@ def _server(place: Place) -> socket.socket:
 
 def _greeted(connection: socket.socket, token: str) -> int | None:
     """The rank that the other end says it is; None for one that does not know the token."""
-    connection.settimeout(10.0)
-    said = b""
+    connection.settimeout(_ANSWER_S)
     try:
-        while not said.endswith(b"\n") and len(said) < 100 and (more := connection.recv(100)):
-            said += more
+        given, _, rank = _line_of(connection).partition(" ")
     except OSError:
         return None
-    given, _, rank = said.decode("ascii", "replace").strip().partition(" ")
     return int(rank) if hmac.compare_digest(given.encode(), token.encode()) and rank.isdecimal() else None
 
 
-def _call(place: Place, store: Store) -> Line:
-    host, port, token = store.get(_KEY).decode().split()
-    connection = socket.create_connection((host, int(port)), timeout=JOIN_S)
-    connection.sendall(f"{token} {place.rank}\n".encode())
-    return Line(connection, 0)
+def _call(place: Place, store: Store) -> tuple[str, Line]:
+    """Find rank 0; what the store tells of it may be of an earlier attempt, until rank 0 of this one has come."""
+    deadline = time.monotonic() + JOIN_S
+    while True:
+        host, port, token = store.get(_KEY).decode().split()
+        try:
+            connection = socket.create_connection((host, int(port)), timeout=_ANSWER_S)
+            connection.sendall(f"{token} {place.rank}\n".encode())
+            if _line_of(connection) == _WELCOME:
+                return token, Line(connection, 0)
+            connection.close()
+        except OSError as error:
+            log.debug("%s at %s, port %s: %s", place.name(0), host, port, error)
+        if time.monotonic() > deadline:
+            raise HookError(f"{place.name()} cannot reach rank 0 at {host}, port {port}; may the hosts talk?")
+        time.sleep(0.2)
+
+
+def _line_of(connection: socket.socket) -> str:
+    """A first short line that the other end sends."""
+    said = b""
+    while not said.endswith(b"\n") and len(said) < 100 and (more := connection.recv(100)):
+        said += more
+    return said.decode("ascii", "replace").strip()

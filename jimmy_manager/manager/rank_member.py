@@ -31,8 +31,8 @@ class Member(Alone):
     def __init__(self, place: Place, device: str) -> None:
         store = rendezvous()
         self.place = place
-        self._lines = {line.rank: line for line in lines(place, store)}
-        self._group = Group(place.rank, place.size, store, device)
+        meeting, self._lines = lines(place, store)
+        self._group = Group(place, meeting, store, device)
         self._changed = threading.Condition()
         self._manager: Manager | None = None
         self._is_in_step = False
