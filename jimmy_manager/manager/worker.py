@@ -130,6 +130,7 @@ class Worker:
         manager, key, deadline = self._manager, standing.key, self._manager._time
         manager.stop.end_at(deadline.moment)
         if manager.stop:
+            self.shortage = self.shortage or f"run {key} was not even begun"
             return Outcome("stopped", key)
         known = {"train": newest.train_s, "evaluate": newest.eval_s} if newest else {}
         pace = manager._pace.of_next(**known)

@@ -384,6 +384,15 @@ def test_a_job_that_saved_nothing_is_not_requeued_for_ever(make: Make, requeued:
     assert requeued == []
 
 
+def test_a_job_whose_time_was_over_before_it_began_is_not_requeued_either(make: Make, requeued: list[str]) -> None:
+    manager = make(50.0, requeue=True)
+    manager._time  # noqa: B018  # known from here on, and over
+    manager.store.claims.clock.sleep(60.0)
+    with pytest.raises(SlurmError, match=r"saved nothing since it began: run \w+ was not even begun"):
+        manager.batch([{}])
+    assert requeued == []
+
+
 def test_outside_of_a_job_nothing_is_requeued(make: Make, requeued: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_JOB_ID")
     assert make(50.0, requeue=True).batch([{}]).stopped == TIME_LIMIT
