@@ -116,7 +116,7 @@ class Batch:
         goes_on, count = True, len(busy)
         while goes_on and len(busy) == count:
             woken = self._waiting.wait(self._manager.stop)
-            goes_on = bool(woken) and try_again(woken)
+            goes_on = bool(woken) and try_again([key for key in woken if key in busy])
             for key in woken:
                 if key in busy:
                     self._waiting.add(key, busy[key][1])
