@@ -132,8 +132,7 @@ class Worker:
         if manager.stop:
             self.shortage = self.shortage or f"run {key} was not even begun"
             return Outcome("stopped", key)
-        known = {"train": newest.train_s, "evaluate": newest.eval_s} if newest else {}
-        pace = manager._pace.of_next(**known)
+        pace = manager._pace.of_next(**_known_pace(newest) if newest else {})
         need_s = pace.to_claim_s(
             newest.epoch if newest else None, self._total, eval_interval=manager.eval_interval, pauses=manager.pauses,
             settle_s=self._settle_s(standing),
@@ -250,6 +249,12 @@ def describe(error: BaseException) -> dict[str, Any]:
         message = f"(its text cannot be had: {type(worse).__name__})"
     text = "".join(traceback.format_exception(error))
     return {"type": type(error).__name__, "message": message[:2000], "traceback": text[-_LONGEST_TRACEBACK:]}
+
+
+def _known_pace(commit: Commit) -> dict[str, float]:
+    """What a commit tells of the seconds that parts of its run take."""
+    step_s = commit.train_s * commit.epoch / commit.step if commit.step else 0.0
+    return {"train": commit.train_s, "evaluate": commit.eval_s, "step": step_s}
 
 
 def _end(end: Callable[[], None], cause: BaseException) -> None:
