@@ -32,6 +32,10 @@ class Group:
         if dist.is_initialized():
             self._backend = dist.get_backend()
         else:
+            # Before there is a group: its functions take for their default the one of the moment of this import, which
+            # others do later on, and then it could never be closed.
+            import torch.distributed.nn.functional
+
             self.renew(0)
             # A thread of gloo's may drop the last finished exchange while the interpreter already ends, which aborts
             # the process now and then.
