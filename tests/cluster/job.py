@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import Any
 
 from jimmy_manager.archives import owner
 from jimmy_manager.archives.attempt import Attempt
-from tests.cluster.sweep import PLAN, mark_of
+from tests.cluster.sweep import PLAN, hold_of, mark_of
 from tests.stress import twins
 from tests.stress.herd import Plan
 from tests.stress.witness import Witness, configurations
@@ -35,6 +36,7 @@ class Job(Witness):
         self.num_epochs = plan.epochs
         self.choices = [config.asdict() for config in configurations(plan.configs)]
         self._mark = mark_of(plan, int(os.environ["SLURM_JOB_ID"]), int(os.environ.get("SLURM_RESTART_COUNT", "0")))
+        self._hold, self._held = (hold_of(plan, os.getpid(), state) for state in ("asked", "held"))
         _break(self, plan.twin)
 
     def train(self) -> None:
@@ -42,6 +44,10 @@ class Job(Witness):
             scratch = self._mark.with_suffix(".scratch")
             scratch.write_text(str(os.getpid()))
             scratch.rename(self._mark)
+        if self._hold.exists():
+            self._hold.rename(self._held)
+            while self._held.exists():
+                time.sleep(0.05)
         super().train()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from jimmy_manager import Store
 from tests.cluster.slurm import Cluster, Task
 from tests.stress.herd import Plan
-from tests.stress.witness import configurations, read_journals, violations
+from tests.stress.witness import Line, configurations, read_journals, violations
 
 PLAN = "WITNESS_PLAN"
 _ROOT = Path(__file__).parents[2]
@@ -27,12 +27,18 @@ def mark_of(plan: Plan, job: int, restarts: int) -> Path:
     return Path(plan.folder) / "at-work" / f"{job}.{restarts}"
 
 
+def hold_of(plan: Plan, pid: int, state: str) -> Path:
+    """The file by which a worker is ``asked`` to stay where it is, which it renames to that by which it is ``held``."""
+    return Path(plan.folder) / f"{state}.{pid}"
+
+
 class Sweep:
     """An array of Slurm over the configurations of ``plan``, whose ``hits`` are thrown in step with its progress."""
 
     def __init__(self, cluster: Cluster, plan: Plan) -> None:
         self.cluster = cluster
         self.plan = plan
+        self.ended: dict[str, str] = {}
         self.hits: Counter[str] = Counter()
         self._random = random.Random(plan.seed)
         self._folder = Path(plan.folder)
@@ -70,7 +76,27 @@ class Sweep:
 
     def kill(self, task: Task) -> None:
         """SIGKILL for the worker of ``task``, behind Slurm's back and without any chance to save."""
-        os.kill(int(mark_of(self.plan, task.job, task.restarts).read_text()), signal.SIGKILL)
+        os.kill(self.pid_of(task), signal.SIGKILL)
+
+    def pid_of(self, task: Task) -> int:
+        """The worker's process of a task that is at work."""
+        return int(mark_of(self.plan, task.job, task.restarts).read_text())
+
+    def hold(self, pid: int) -> tuple[str, int]:
+        """Hold a worker in the middle of an epoch, its heartbeat going on; the key and generation that it holds."""
+        hold_of(self.plan, pid, "asked").touch()
+        self.cluster.wait_for(f"{pid} to be held", hold_of(self.plan, pid, "held").exists)
+        journal = next((self._folder / "journals").glob(f"{pid}.*"))
+        took = [line for line in map(Line.parse, journal.read_text().splitlines()) if line.event == "took"]
+        return took[-1].key, took[-1].generation
+
+    def let_go(self, pid: int) -> None:
+        """Let a worker that is held go on."""
+        hold_of(self.plan, pid, "held").unlink()
+
+    def is_taken_over(self, key: str, generation: int) -> bool:
+        """Whether a later generation of the run has been claimed."""
+        return self._store().claims.look(key).top > generation
 
     def count(self, what: str, hits: int = 1) -> None:
         """Note hits, here and for the workers, which hold back while their progress is ahead of the hits."""
@@ -88,10 +114,15 @@ class Sweep:
         """The tasks at work on ``node``."""
         return [task for task in self.at_work() if task.node == node]
 
-    def restarted(self, tasks: list[Task]) -> int:
-        """How many of ``tasks`` Slurm has taken from their attempt since, to start them again."""
-        now = {task.name: task for task in self.cluster.tasks()}
-        return sum(task.name in now and now[task.name].restarts > task.restarts for task in tasks)
+    def await_restart(self, tasks: list[Task]) -> int:
+        """Wait until Slurm has taken each of ``tasks`` from this attempt, to start it again; how many they are."""
+
+        def are_restarted() -> bool:
+            now = {task.name: task.restarts for task in self.cluster.tasks()}
+            return all(now.get(task.name, -1) > task.restarts for task in tasks)
+
+        self.cluster.wait_for(f"{[task.name for task in tasks]} to be taken away", are_restarted)
+        return len(tasks)
 
     @property
     def progress(self) -> float:
@@ -99,10 +130,11 @@ class Sweep:
         finished = Path(self.plan.finished)
         return finished.stat().st_size / self.plan.configs if finished.exists() else 0.0
 
-    def end(self) -> dict[str, str]:
-        """Wait until no task is left in the queue, and tell how each of them ended."""
+    def end(self) -> None:
+        """Wait until no task is left in the queue; ``ended`` then tells how each of them ended."""
         self.cluster.wait_for("the end of the sweep", lambda: not self.cluster.tasks())
-        return self.cluster.states(self.job)
+        self.ended = self.cluster.states(self.job)
+        assert len(self.ended) == self.plan.workers
 
     def violations(self) -> list[str]:
         """What the judge finds, after a line of figures for whoever reads the failure."""

@@ -23,14 +23,13 @@ def test_each_configuration_is_done_once_while_tasks_are_requeued_cancelled_and_
         sweep.hit_one("requeued", lambda task: cluster.run("scontrol", "requeue", task.name))
     for _ in range(2):
         gone.add(sweep.hit_one("killed", sweep.kill).name)
-    ended = sweep.end()
+    sweep.end()
     assert sweep.violations() == []
-    assert {name for name, state in ended.items() if not state.startswith("COMPLETED 0:0")} == gone
-    assert len(ended) == plan.workers
+    assert {name for name, state in sweep.ended.items() if not state.startswith("COMPLETED 0:0")} == gone
     takeovers = sweep.takeovers()
-    assert takeovers["released"] >= 4
-    assert takeovers.total() > takeovers["released"]
-    assert sweep.resumed() >= 4
+    assert takeovers.total() > takeovers["released"], "nobody was killed in the middle of a run"
+    assert takeovers.total() >= 5
+    assert sweep.resumed() >= 5
 
 
 def test_attempts_that_do_not_resume_are_noticed(cluster: Cluster, tmp_path: Path) -> None:
