@@ -18,7 +18,7 @@ from tests.stress.herd import Plan
 from tests.stress.witness import Line, configurations, read_journals, violations
 
 PLAN = "WITNESS_PLAN"
-_ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 _TAKEN_OVER = ("released", "dead", "silent", "dropped", "ended")
 
 
@@ -49,17 +49,18 @@ class Sweep:
         """Start the array: ``plan.workers`` tasks of two cores each, so that eight of them fill the cluster."""
         self.job = self.cluster.sbatch(
             f"--array=0-{self.plan.workers - 1}", "--cpus-per-task=2", f"--output={self._folder}/out/%a", *options,
-            script=script or self._script(), environ=self._environ(),
+            script=script or f"#!/bin/bash\nexec {self.worker()}\n", environ=self._environ(),
         )
 
-    def _script(self) -> str:
-        job = str(_ROOT / "tests" / "cluster" / "job.py")
+    def worker(self, *options: str) -> str:
+        """The command of one worker, as a shell takes it."""
+        job = str(ROOT / "tests" / "cluster" / "job.py")
         command = [sys.executable, "-m", "jimmy_manager.cli", "sweep", job, "--store", self.plan.store, "--wait", "-q"]
-        return f"#!/bin/bash\nexec {shlex.join([*command, '--threads=1'])}\n"
+        return shlex.join([*command, "--threads=1", *options])
 
     def _environ(self) -> dict[str, str]:
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        return {PLAN: json.dumps(self.plan._asdict()), "PYTHONPATH": str(_ROOT), **threads}
+        return {PLAN: json.dumps(self.plan._asdict()), "PYTHONPATH": str(ROOT), **threads}
 
     def at_work(self) -> list[Task]:
         """The tasks that run and have begun to train in this attempt; AssertionError where all tasks have ended."""
