@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster import slurm
+from tests.lab import lab
 
 
 @pytest.fixture
 def cluster() -> Iterator[slurm.Cluster]:
-    with slurm.running() as cluster:
+    with slurm.running(lab("slurm.sh")) as cluster:
         yield cluster

@@ -17,8 +17,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from tests.lab import lab
-
 NODES = 4
 CPUS = 4
 _PORTS = 11 + NODES
@@ -108,9 +106,8 @@ def wait_for(
 
 
 @contextmanager
-def running() -> Iterator[Cluster]:
-    """A cluster for the time of the block; skips the test where the lab or Slurm is not here."""
-    script = lab("slurm.sh")
+def running(script: Path) -> Iterator[Cluster]:
+    """A cluster for the time of the block, by the lab's ``slurm.sh``."""
     with ExitStack() as stack:
         # Not below pytest's folder: the path of munged's socket would be too long.
         folder = Path(tempfile.mkdtemp(prefix="jimmy-slurm-"))
