@@ -59,7 +59,7 @@ class _SubmitCommand(click.Command):
     help="Fill in a copy of jobs/worker.sbatch that you have edited. Its jimmy is the one in the job's PATH.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print the script; nothing is made but the folder of its output.")
-@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@click.argument("words", nargs=-1, type=click.Path())  # completed as paths, taken as they are
 @click.pass_context
 def submit(
     ctx: click.Context, array: str | None, time: str | None, script: str | None, dry_run: bool, words: tuple[str, ...]
