@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 SHARED_STALE_S = 30.0
 """How old a listing may be where several machines share a file system; sshfs was measured at 21 s, NFS at 30 s."""
@@ -30,32 +31,56 @@ def mount(path: str | os.PathLike[str]) -> str:
     return str(os.stat(path).st_dev)
 
 
+class Mount(NamedTuple):
+    """One line of the mount table: where, the device's number, the type, what was mounted, and how."""
+
+    point: str
+    device: str
+    kind: str
+    source: str = ""
+    options: str = ""
+
+
 def kind(path: str | os.PathLike[str]) -> str:
     """The type of the file system that holds ``path`` (or will, once it is made); empty where unknown."""
+    return found(path).kind
+
+
+def found(path: str | os.PathLike[str]) -> Mount:
+    """The mount that holds ``path`` (or will, once it is made); its fields are empty where the system does not tell."""
     existing = Path(path).resolve()
     while not existing.exists():
         existing = existing.parent
     device = existing.stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
-    best = ("", "")
-    for mount_point, fields in _mounts():
-        if fields[0] == number:
-            return fields[1]
+    best = Mount("", "", "")
+    for each in _mounts():
+        if each.device == number:
+            return each
         # btrfs and overlay report other device numbers than the mount table; the longest prefix decides.
-        if f"{existing}/".startswith(f"{mount_point.rstrip('/')}/") and len(mount_point) >= len(best[0]):
-            best = (mount_point, fields[1])
-    return best[1]
+        if f"{existing}/".startswith(f"{each.point.rstrip('/')}/") and len(each.point) >= len(best.point):
+            best = each
+    return best
 
 
-def _mounts() -> list[tuple[str, tuple[str, str]]]:
+def is_local(path: str | os.PathLike[str]) -> bool:
+    """Whether one kernel serves ``path`` alone."""
+    return kind(path) in _LOCAL
+
+
+def _mounts() -> list[Mount]:
     try:
         lines = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines()
     except FileNotFoundError:
         return []
-    found = []
+    mounts = []
     for line in lines:
         left, _, right = line.partition(" - ")
-        fields = left.split()
-        mount_point = re.sub(r"\\([0-7]{3})", lambda escape: chr(int(escape[1], 8)), fields[4])
-        found.append((mount_point, (fields[2], right.split()[0])))
-    return found
+        fields, (kind, source, options) = left.split(), right.split()[:3]
+        options = ",".join(dict.fromkeys([*fields[5].split(","), *options.split(",")]))
+        mounts.append(Mount(_unescaped(fields[4]), fields[2], kind, _unescaped(source), options))
+    return mounts
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda escape: chr(int(escape[1], 8)), text)

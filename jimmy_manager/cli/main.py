@@ -43,6 +43,7 @@ COMMANDS: dict[str, Entry] = {
     "errors": Entry("Look", "failures", "Show failed runs with their tracebacks."),
     "workers": Entry("Look", "workers", "Show who holds which run."),
     "init": Entry("Keep", "init", "Make an empty store, or share one with the group."),
+    "doctor": Entry("Keep", "doctor", "Find out whether a place is fit for a store, and what to do."),
     "check": Entry("Keep", "upkeep", "Find every inconsistency of a store, by file name."),
     "prune": Entry("Keep", "upkeep", "Remove what no reader needs again."),
     "pop": Entry("Keep", "upkeep", "Take runs out of a store."),
