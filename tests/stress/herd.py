@@ -13,25 +13,36 @@ import math
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jimmy_manager.archives import owner
+from jimmy_manager.archives.filesystem import SHARED_STALE_S
 from jimmy_manager.manager import waiting
 from jimmy_manager.manager.schedule import Shuffled
 from tests.stress import twins
 from tests.stress.witness import Witness, configurations
 
-_PAUSE_S = 0.005
+_POLL_S = 0.005
 _PR_SET_PDEATHSIG = 1
+_CLONE_NEWUTS = 0x04000000
 
 
 class Plan(NamedTuple):
     """One run of the herd. ``signal`` is KILL or STOP, ``hits`` how many of them, ``twin`` what is wrong on purpose.
 
     ``group`` configurations are worked on at a time, each group to its end: then a stopped worker's are waited for.
+    Hits come ``pace_s`` apart at the least, and an epoch waits for up to ``hold_s`` where the work is ahead of them.
+
+    ``mounts`` are directories that show one and the same, on a server: the workers are split over them, each under the
+    host name of the namespace in ``uts`` where that is given. ``hosts`` says who has a boot id of its own, so that
+    others tell its death from its silence alone: each ``mount`` or each ``worker``. ``stale_s`` None is the store's
+    own choice. ``disturbance`` is a shell command that runs while the middle of the work is done.
     """
 
     folder: str
@@ -46,6 +57,14 @@ class Plan(NamedTuple):
     pause_s: float = 0.0
     twin: str = ""
     deadline_s: float = 600.0
+    pace_s: float = 0.0
+    hold_s: float = 0.5
+    mounts: tuple[str, ...] = ()
+    uts: tuple[str, ...] = ()
+    hosts: str = ""
+    stale_s: float | None = 0.0
+    disturbance: str = ""
+    durable: bool = True
 
     @property
     def store(self) -> str:
@@ -63,13 +82,38 @@ class Plan(NamedTuple):
     def hit(self) -> str:
         return f"{self.folder}/hit"
 
+    @property
+    def lease(self) -> float:
+        """The shortest lease of this plan's claims, in seconds."""
+        return max(self.lease_s, 4 * (SHARED_STALE_S if self.stale_s is None else self.stale_s))
+
+    @property
+    def calm(self) -> str:
+        return f"{self.folder}/calm"
+
+    @property
+    def progress(self) -> float:
+        return _size(self.finished) / self.configs
+
     def pause(self) -> None:
         """Hold a worker back that is about to train while the work is ahead of the hits, on a fast machine."""
         time.sleep(self.pause_s)
-        for _ in range(50):
-            if _size(self.hit) / self.hits >= min(1.0, _size(self.finished) / self.configs):
-                return
+        deadline = time.monotonic() + self.hold_s
+        while time.monotonic() < deadline and self._is_ahead():
             time.sleep(0.01)
+
+    def _is_ahead(self) -> bool:
+        progress = min(1.0, self.progress)
+        if self.disturbance and progress > 0.7 and not os.path.exists(self.calm):
+            return True
+        return self.hits > 0 and _size(self.hit) / self.hits < progress
+
+
+class Sheep(NamedTuple):
+    """One worker: when it was born, and its place among the mounts."""
+
+    born: float
+    place: int
 
 
 class Herd:
@@ -78,15 +122,17 @@ class Herd:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._random = random.Random(plan.seed)
-        self._alive: dict[int, float] = {}
+        self._alive: dict[int, Sheep] = {}
         self._stopped: dict[int, float] = {}
         self._started = time.monotonic()
+        self._due = self._started + plan.pace_s
+        self._disturbance: subprocess.Popen[bytes] | None = None
         self.report: dict[str, Any] = {"kills": 0, "stops": 0, "forks": 0, "failures": [], "exits": 0}
 
     def run(self) -> dict[str, Any]:
         """Work until every worker has ended by itself, throwing signals until all of them have hit."""
-        for _ in range(self._plan.workers):
-            self._fork()
+        for place in range(self._plan.workers):
+            self._fork(place)
         throw = self._kill_one if self._plan.signal == "KILL" else self._stop_one
         while self._alive:
             if time.monotonic() - self._started > self._plan.deadline_s:
@@ -94,15 +140,17 @@ class Herd:
                 break
             self._continue_stopped()
             self._reap()
-            if self._alive and self._is_behind():
+            self._disturb()
+            if self._alive and time.monotonic() >= self._due and self._is_behind():
                 throw()
-            time.sleep(min(0.1, self._random.expovariate(1 / _PAUSE_S)))
+                self._due = time.monotonic() + self._plan.pace_s * self._random.uniform(0.5, 1.5)
+            time.sleep(min(0.1, self._random.expovariate(1 / _POLL_S)))
         return self.report | {"seconds": round(time.monotonic() - self._started, 1)}
 
     def _is_behind(self) -> bool:
         """Whether fewer have been hit than the progress of the work asks for: hits are spread over all of it."""
         hits: int = self.report["kills"] + self.report["stops"] + len(self._stopped)
-        progress = _size(self._plan.finished) / self._plan.configs
+        progress = self._plan.progress
         # By nine tenths of the work all have hit, so that the end cannot come too early for the last ones.
         return hits < self._plan.hits and hits <= self._plan.hits * (progress / 0.9) + self._plan.workers
 
@@ -111,35 +159,53 @@ class Herd:
         with open(self._plan.hit, "ab", buffering=0) as file:
             file.write(b".")
 
-    def _fork(self) -> None:
+    def _disturb(self) -> None:
+        """Start the disturbance once a fifth of the work is done; the last third waits for its end."""
+        if self._disturbance is None:
+            if self._plan.disturbance and self._plan.progress >= 0.2:
+                self._disturbance = subprocess.Popen(["bash", "-ec", self._plan.disturbance], stdout=sys.stderr)
+        elif "disturbed" not in self.report and (status := self._disturbance.poll()) is not None:
+            self.report["disturbed"] = {"status": status, "progress": self._plan.progress}
+            Path(self._plan.calm).touch()
+
+    def _fork(self, place: int) -> None:
         self.report["forks"] += 1
         pid = os.fork()
         if pid == 0:
-            os._exit(_work(self._plan, self.report["forks"]))
-        self._alive[pid] = time.monotonic()
+            os._exit(work(self._plan, self.report["forks"], place))
+        self._alive[pid] = Sheep(time.monotonic(), place)
 
     def _kill_one(self) -> None:
+        # Those of one mount after those of the other, so that some who live longer watch from the other one.
+        victims = self._of_mount(self.report["kills"] * len(self._plan.mounts) // max(1, self._plan.hits), self._alive)
         # The longer it has lived the likelier it is hit: of those that have just begun nearly none holds a claim.
-        ages = [time.monotonic() - born for born in self._alive.values()]
-        pid = self._random.choices(list(self._alive), ages)[0]
+        ages = [time.monotonic() - self._alive[pid].born for pid in victims]
+        pid = self._random.choices(victims, ages)[0]
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
-        del self._alive[pid]
+        killed = self._alive.pop(pid)
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
             self._count("kills")
-            self._fork()
+            self._fork(killed.place)
         else:
             self._note_exit(pid, status)
+
+    def _of_mount(self, mount: int, pids: Iterable[int]) -> list[int]:
+        """The workers in one of the mounts; all where none is there."""
+        everybody = list(pids)
+        mounts = len(self._plan.mounts) or 1
+        return [pid for pid in everybody if self._alive[pid].place % mounts == mount] or everybody
 
     def _stop_one(self) -> None:
         awake = sorted(self._alive.keys() - self._stopped.keys())
         if len(awake) <= self._plan.workers // 3:
             return
-        pid = self._random.choice(awake)
+        # All of one mount first, as when a host freezes: then those of another one take over.
+        pid = self._random.choice(self._of_mount(0, awake))
         os.kill(pid, signal.SIGSTOP)
         _, status = os.waitpid(pid, os.WUNTRACED)
         if os.WIFSTOPPED(status):
-            self._stopped[pid] = time.monotonic() + self._plan.lease_s * self._random.uniform(1.2, 2.5)
+            self._stopped[pid] = time.monotonic() + self._plan.lease * self._random.uniform(1.2, 2.5)
         else:
             del self._alive[pid]
             self._note_exit(pid, status)
@@ -174,15 +240,13 @@ class Herd:
             os.waitpid(pid, 0)
 
 
-def _work(plan: Plan, number: int) -> int:
+def work(plan: Plan, number: int, place: int) -> int:
     """What one worker does; its exit status."""
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         os.nice(10)  # the herdsman comes first, or on a machine with few cores hardly anybody is hit
         waiting.PACE_S = 0.02
-        options = {"max_crashes": 10**9, "lease_s": plan.lease_s, "heartbeat_s": plan.lease_s / 5, "stale_s": 0.0}
-        manager = Witness(plan.store, plan.journals, pause=plan.pause, finished=plan.finished, **options)
-        twins.apply(plan.twin, manager)
+        manager = _manager(plan, number, place)
         whole = configurations(plan.configs)
         group = plan.group or plan.configs
         for first in range(0, plan.configs, group):
@@ -196,6 +260,32 @@ def _work(plan: Plan, number: int) -> int:
     except BaseException:  # noqa: BLE001  # a forked child ends here, whatever happened
         traceback.print_exc()
         return 2
+
+
+def _manager(plan: Plan, number: int, place: int) -> Witness:
+    """The Manager of the worker at ``place``, in its mount and on the host that it pretends to be."""
+    mount = place % len(plan.mounts) if plan.mounts else 0
+    if plan.uts:
+        _enter_uts(plan.uts[mount])
+    if plan.hosts:
+        boot = f"{owner._boot_id()} {plan.hosts} {mount if plan.hosts == 'mount' else number}"
+        owner._boot_id = lambda: boot
+        owner._owner_of.cache_clear()
+    options = {"max_crashes": 10**9, "lease_s": plan.lease, "heartbeat_s": plan.lease / 5, "durable": plan.durable}
+    manager = Witness(
+        f"{plan.mounts[mount]}/store" if plan.mounts else plan.store, plan.journals, pause=plan.pause,
+        finished=plan.finished, stale_s=plan.stale_s, **options,
+    )
+    twins.apply(plan.twin, manager)
+    return manager
+
+
+def _enter_uts(namespace: str) -> None:
+    """Take the host name of ``namespace``, as whoever runs a command on that host does."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open(namespace) as file:
+        if libc.setns(file.fileno(), _CLONE_NEWUTS):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), namespace)
 
 
 def _size(path: str) -> int:

@@ -13,60 +13,22 @@ that this harness sees faults at all.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from jimmy_manager import Store
+from tests.stress import chaos
 from tests.stress.herd import Plan
-from tests.stress.witness import configurations, read_journals, violations
-
-_ROOT = Path(__file__).parents[2]
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-
-
-def _herd(plan: Plan) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.stress.herd", json.dumps(plan._asdict())], cwd=_ROOT, text=True,
-        env=os.environ | _ONE_THREAD, capture_output=True, timeout=plan.deadline_s + 60,
-    )
-    assert done.returncode == 0, done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
-    print(plan, report, done.stderr[-4000:], sep="\n")
-    return report
-
-
-def _violations(plan: Plan) -> list[str]:
-    lines = read_journals(plan.journals)
-    events = [line.event for line in lines]
-    print({event: events.count(event) for event in sorted(set(events))})
-    return violations(Store(plan.store, read_only=True), lines, configurations(plan.configs), plan.epochs)
 
 
 def _assert_unbroken(plan: Plan) -> None:
-    report = _herd(plan)
-    assert report["failures"] == []
-    assert report["kills" if plan.signal == "KILL" else "stops"] >= plan.hits
-    assert report["exits"] == plan.workers
-    assert _violations(plan) == []
-
-
-def _takeovers(plan: Plan) -> int:
-    """How many claims were made after one whose owner was dead or silent, or had noticed itself that it stalled."""
-    store = Store(plan.store, read_only=True)
-    records = (store.claims.read(key, number) for key in store.registry for number in store.claims.look(key).claims)
-    return sum(record.after in ("dead", "dropped", "silent") for record in records)
+    chaos.assert_unbroken(plan, chaos.run(plan))
 
 
 def test_nothing_is_lost_when_workers_are_killed_at_random_moments(tmp_path: Path) -> None:
     plan = Plan(str(tmp_path), workers=8, configs=150, hits=150, signal="KILL", seed=1, epochs=6)
     _assert_unbroken(plan)
-    assert _takeovers(plan) >= plan.hits / 4
+    assert chaos.takeovers(plan) >= plan.hits / 4
 
 
 def test_nothing_is_lost_when_workers_are_stopped_for_longer_than_their_lease(tmp_path: Path) -> None:
@@ -74,14 +36,14 @@ def test_nothing_is_lost_when_workers_are_stopped_for_longer_than_their_lease(tm
         str(tmp_path), workers=8, configs=60, hits=60, signal="STOP", seed=2, epochs=4, group=20, lease_s=0.5,
     )
     _assert_unbroken(plan)
-    assert _takeovers(plan) >= plan.hits / 6
+    assert chaos.takeovers(plan) >= plan.hits / 6
 
 
 @pytest.mark.nightly
 def test_a_thousand_runs_survive_a_thousand_kills(tmp_path: Path) -> None:
     plan = Plan(str(tmp_path), workers=16, configs=1000, hits=1000, signal="KILL", seed=3, epochs=8)
     _assert_unbroken(plan)
-    assert _takeovers(plan) >= plan.hits / 4
+    assert chaos.takeovers(plan) >= plan.hits / 4
 
 
 @pytest.mark.nightly
@@ -90,7 +52,7 @@ def test_a_thousand_runs_survive_a_thousand_stops_past_the_lease(tmp_path: Path)
         str(tmp_path), workers=16, configs=1000, hits=1000, signal="STOP", seed=4, epochs=6, group=50, lease_s=1.0,
     )
     _assert_unbroken(plan)
-    assert _takeovers(plan) >= plan.hits / 6
+    assert chaos.takeovers(plan) >= plan.hits / 6
 
 
 @pytest.mark.parametrize(
@@ -109,7 +71,7 @@ def test_what_is_wrong_on_purpose_is_caught(tmp_path: Path, twin: str, signal: s
             str(tmp_path / str(seed)), workers=6, configs=12, hits=12, signal=signal, seed=seed, group=12, lease_s=0.4,
             pause_s=0.01, twin=twin, deadline_s=20.0,
         )
-        _herd(plan)
-        if any(violation.startswith(broken) for violation in _violations(plan)):
+        chaos.run(plan)
+        if any(violation.startswith(broken) for violation in chaos.judge(plan)):
             return
     pytest.fail(f"{twin!r} was not noticed")

@@ -161,7 +161,7 @@ def violations(store: Store, lines: list[Line], configs: Iterable[Mapping[str, A
         if key is None:
             found.append(f"lost: {dict(config)} is not registered")
             continue
-        found += late_acknowledgements(by_key[key])
+        found += late_acknowledgements(by_key[key], store.claims.stale_s)
         try:
             found += broken_claims(store, key, by_key[key])
             found += broken_result(store, key, by_key[key], epochs, reference(config, epochs))
@@ -185,11 +185,11 @@ def broken_claims(store: Store, key: str, lines: list[Line]) -> list[str]:
     return [f"two owners: run {key} g{generation} was taken by {sorted(them)}" for generation, them in shared.items()]
 
 
-def late_acknowledgements(lines: list[Line]) -> list[str]:
-    """A commit that began when a higher claim stood already is never acknowledged.
+def late_acknowledgements(lines: list[Line], stale_s: float = 0.0) -> list[str]:
+    """A commit that began when a higher claim had stood for ``stale_s`` already is never acknowledged.
 
-    One that began before may be: its last listing came before the takeover, or its successor adopts it. That it was
-    adopted is what ``broken_result`` checks.
+    One that began before may be: its last listing showed the time before the takeover, or its successor adopts it.
+    That it was adopted is what ``broken_result`` checks.
     """
     begun = {line.mark: line.at for line in lines if line.event == "commits"}
     took = [line for line in lines if line.event == "took"]
@@ -199,7 +199,7 @@ def late_acknowledgements(lines: list[Line]) -> list[str]:
         for line in lines
         if line.event == "acknowledged"
         for by in took
-        if by.generation > line.generation and by.at < begun[line.mark]
+        if by.generation > line.generation and by.at + stale_s < begun[line.mark]
     ]
 
 
