@@ -7,6 +7,7 @@ own ``trainStep`` calls both. The price is that gradients are exchanged after th
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -114,8 +115,11 @@ class ProcessGroup:
         if not rows:
             return []
         table = torch.tensor(rows, dtype=torch.float64, device=self.device)
-        dist.all_reduce(table)
-        return table.tolist()
+        # Added up in the order of the ranks: an all_reduce adds in an order that depends on how many rows there are, so
+        # that the last digits would depend on how fast the machine is.
+        tables = [torch.empty_like(table) for _ in range(self.size)]
+        dist.all_gather(tables, table)
+        return functools.reduce(torch.add, tables).tolist()
 
     def mean(self, rows: list[list[float]], samples: list[int]) -> list[list[float]]:
         """Return the means over whole batches of so many ``samples``; each process gives those over its own rows."""
