@@ -94,6 +94,8 @@ def submit(
     if isinstance(told, int):
         ctx.exit(told)
     click.echo(told.job)
+    if array is not None and array.isdecimal() and int(array) > points:
+        click.echo(f"note: {counted(points, 'configuration')} cannot keep {array} workers busy", err=True)
     _tell_how_to_watch(told, filled, points, swept.params["store"])
 
 

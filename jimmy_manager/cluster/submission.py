@@ -83,7 +83,11 @@ def make_output_folders(script: str) -> None:
     for name in (given.get("--output", ""), given.get("--error", "")):
         folder = Path(given.get("--chdir", ""), name).parent
         if name and "%" not in str(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                reason = error.strerror or error
+                raise ConfigError(f"cannot make {str(folder)!r} for the output of the workers: {reason}") from error
 
 
 def outputs(script: str, job: str) -> str:
@@ -118,8 +122,10 @@ def submit(script: str, options: Sequence[str]) -> Submitted | int:
 
 def _name(line: str) -> str:
     """The long name of the option that a line sets, where it sets just one."""
-    found = re.fullmatch(r"#SBATCH\s+--([a-z-]+)(?:[=\s].*)?", line)
-    return found[1] if found else ""
+    found = _DIRECTIVE.match(line)
+    words = shlex.split(found[1], comments=True) if found else []
+    is_one = len(words) == 1 or (len(words) == 2 and "=" not in words[0] and not words[1].startswith("-"))
+    return words[0].removeprefix("--").partition("=")[0] if is_one and words[0].startswith("--") else ""
 
 
 def _directive(name: str, value: str) -> str:

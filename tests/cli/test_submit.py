@@ -235,6 +235,17 @@ def test_another_cluster_is_named_where_sbatch_names_one(sbatch: Sbatch, submit:
     assert "squeue -M east -j 17 " in submit(JOB).stderr
 
 
+def test_more_workers_than_configurations_are_remarked_upon(sbatch: Sbatch, submit: Submit) -> None:
+    assert "note: 4 configurations cannot keep 5 workers busy" in submit(JOB, "--array=5").stderr
+    assert "note" not in submit(JOB, "--array=4").stderr
+
+
+def test_a_folder_that_cannot_be_made_for_the_output_is_named(sbatch: Sbatch, submit: Submit) -> None:
+    Path("slurm").touch()
+    assert "cannot make 'slurm'" in submit(JOB, code=1).stderr.replace(f"{os.getcwd()}/", "")
+    assert sbatch.arguments is None
+
+
 def test_where_there_is_no_sbatch_the_error_says_what_to_do(
     submit: Submit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,6 +153,13 @@ def test_the_last_of_equal_options_is_the_one_that_counts(folder: Path) -> None:
     assert not (folder / "a").exists()
 
 
+def test_a_line_with_several_options_keeps_those_that_are_not_given() -> None:
+    lines = "#SBATCH --array=1-3 --requeue\n#SBATCH --time 9  # hours\n#SBATCH --exclusive\nexec jimmy sweep x"
+    assert fill(lines, {"array": "1-9", "time": "2"}, [], ["true"]).splitlines() == [
+        "#SBATCH --array=1-3 --requeue", "#SBATCH --time=2", "#SBATCH --exclusive", "#SBATCH --array=1-9", "exec true",
+    ]  # fmt: skip
+
+
 def test_a_folder_that_only_slurm_can_name_is_left_to_it(folder: Path) -> None:
     make_output_folders(fill("exec jimmy sweep x\n", {"chdir": str(folder), "output": "%x/%j"}, [], ["true"]))
     assert sorted(each.name for each in folder.iterdir()) == ["jobs"]
