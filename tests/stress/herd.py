@@ -15,6 +15,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterable
@@ -65,6 +66,7 @@ class Plan(NamedTuple):
     stale_s: float | None = 0.0
     disturbance: str = ""
     durable: bool = True
+    syncs_journals: bool = False
 
     @property
     def store(self) -> str:
@@ -274,7 +276,7 @@ def _manager(plan: Plan, number: int, place: int) -> Witness:
     options = {"max_crashes": 10**9, "lease_s": plan.lease, "heartbeat_s": plan.lease / 5, "durable": plan.durable}
     manager = Witness(
         f"{plan.mounts[mount]}/store" if plan.mounts else plan.store, plan.journals, pause=plan.pause,
-        finished=plan.finished, stale_s=plan.stale_s, **options,
+        finished=plan.finished, stale_s=plan.stale_s, syncs_journal=plan.syncs_journals, **options,
     )
     twins.apply(plan.twin, manager)
     return manager
@@ -297,16 +299,16 @@ def _size(path: str) -> int:
 
 def main() -> None:
     plan = Plan(**json.loads(sys.argv[1]))
-    plan.journals.mkdir(parents=True)
-    warm_up(Path(plan.folder) / "warm-up")
+    plan.journals.mkdir(parents=True, exist_ok=True)
+    warm_up(Path(plan.folder))
     gc.freeze()  # or every child's first collection copies the pages that it shares with this process
     print(json.dumps(Herd(plan).run()))
 
 
 def warm_up(folder: Path) -> None:
-    """Train once, so that children find everything imported, and git asked, that a run needs."""
-    folder.mkdir()
-    Witness(f"{folder}/store", folder).process(configurations(1)[0], 1)
+    """Train once below ``folder``, so that children find everything imported, and git asked, that a run needs."""
+    own = Path(tempfile.mkdtemp(dir=folder, prefix="warm-up"))
+    Witness(f"{own}/store", own).process(configurations(1)[0], 1)
 
 
 if __name__ == "__main__":

@@ -48,10 +48,14 @@ class Line(NamedTuple):
 
 
 class Journal:
-    """The journal of one process under ``folder``; lines written before a fork stay the parent's."""
+    """The journal of one process under ``folder``; lines written before a fork stay the parent's.
 
-    def __init__(self, folder: Path) -> None:
-        self._file = os.open(folder / f"{os.getpid()}.{time.monotonic_ns()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    With ``syncs`` a line that was written survives the loss of power, too.
+    """
+
+    def __init__(self, folder: Path, *, syncs: bool = False) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_DSYNC if syncs else 0)
+        self._file = os.open(folder / f"{os.getpid()}.{time.monotonic_ns()}", flags)
 
     def write(self, event: str, key: str, generation: int, token: str, *commit: object) -> None:
         line = " ".join(map(str, (event, key, f"g{generation}", token, time.monotonic(), *commit)))
@@ -78,11 +82,11 @@ class Witness(Manager):
 
     def __init__(
         self, store: str, journal: Path, *, pause: Callable[[], None] = lambda: None, finished: str = os.devnull,
-        **options: Any,
+        syncs_journal: bool = False, **options: Any,
     ) -> None:
         super().__init__(store, verbose=False, device="cpu", **options)
         self.progress = _Tells(self)
-        self._journal = Journal(journal)
+        self._journal = Journal(journal, syncs=syncs_journal)
         self._pause = pause
         self._finished = finished
         self._claim: Claim | None = None
