@@ -42,10 +42,10 @@ def consult(
     """Examine ``directory`` together with the one who does the same on another node; both get the same advice.
 
     Raises ``StoreError`` where nobody comes, where both are in the same place, and where there is no store to record
-    in; ``PeerLost`` where the other one goes away.
+    in, or ``DamagedRecord`` where that cannot be read; ``PeerLost`` where the other one goes away.
     """
     base = base_of(directory)
-    if record and store_file.read_raw(Disk(directory)) is None:
+    if record and store_file.read(Disk(directory)) is None:
         make = f"make one by 'jimmy init {directory}', or only measure: --no-record"
         raise StoreError(f"there is no store at {directory!r} to record in; {make}")
     folder = kind(base).below(layout.DOCTOR)

@@ -7,7 +7,6 @@ import secrets
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from jimmy_manager.archives import filesystem, layout, sharing, store_file
 from jimmy_manager.archives.disk import Disk
@@ -23,17 +22,18 @@ _FEW, _TOO_FEW = 100_000, 1_000
 _TRIAL = b"0" * (1 << 20)
 _SYNCS, _SLOW_S = 7, 0.25
 _SHOWN = 3
+_ALONE, _HOUR_S = "alone-", 3600.0
 _TELLING = ("nocto", "noac", "nolock", "lookupcache=", "actimeo=", "acregmax=", "acdirmax=", "soft", "local_lock=")
 
 
 def base_of(directory: str) -> str:
     """The store's directory, or what is there of the path to it."""
-    base = Path(directory).absolute()
-    while not base.is_dir():
-        if base.exists():
-            raise StoreError(f"there can be no store at {directory!r}: {str(base)!r} is a file")
-        base = base.parent
-    return str(base)
+    base = os.path.abspath(directory)
+    while not os.path.isdir(base):  # or not to be seen, which is found out when something is tried there
+        if os.path.exists(base):
+            raise StoreError(f"there can be no store at {directory!r}: {base!r} is a file")
+        base = os.path.dirname(base)
+    return base
 
 
 def examine(
@@ -52,9 +52,11 @@ def examine(
     yield from _space(base)
     if info and info.shared:
         yield from _modes(directory)
-    place = kind(base).below(layout.DOCTOR).below(f"alone-{secrets.token_hex(4)}")
+    folder = kind(base).below(layout.DOCTOR)
+    place = folder.below(f"{_ALONE}{secrets.token_hex(4)}")
     try:
         place.make()
+        _sweep(folder, now=os.stat(place.root).st_mtime)
         yield from _tried(place, race)
     except StoreError as error:
         remedy = "ask its owner for access, or take another place"
@@ -62,6 +64,13 @@ def examine(
     finally:
         place.clear()
     yield from _record(info, base)
+
+
+def _sweep(folder: Place, now: float) -> None:
+    """Take away what doctors that were killed left an hour ago, by the clock of the file system."""
+    for name in folder.names():
+        if name.startswith(_ALONE) and 0 < folder.mtime(name) < now - _HOUR_S:
+            folder.below(name).clear()
 
 
 def _store(directory: str, info: StoreFile | None) -> Remark:
@@ -110,7 +119,7 @@ def _modes(directory: str) -> Iterator[Remark]:
     if not wrong:
         yield Remark(OK, "group", f"members of {group} may read and write all of it")
         return
-    shown = ", ".join(f"{each.name} {each.why}" for each in wrong[:_SHOWN])
+    shown = ", ".join(f"{directory if each.name == '.' else each.name} {each.why}" for each in wrong[:_SHOWN])
     more = f", and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
     remedy = f"jimmy check --fix, or each owner types: {sharing.chmod_line(directory)}"
     yield Remark(PROBLEM, "group", f"members of {group} are kept out: {shown}{more}", remedy)
@@ -175,8 +184,7 @@ def _races(found: list[Tally]) -> Iterator[Remark]:
     counting = opened if link.is_refused else link
     how = "by O_EXCL" if link.is_refused else "by link"
     if counting.is_safe:
-        text = f"{counting} ({how}, among processes of this host, {counting.contended} at the same moment)"
-        yield Remark(OK, "claims", text)
+        yield Remark(OK, "claims", f"{counting} ({how}, among processes of this host)")
     else:
         text = f"cannot be safe: {counting} ({how}, among processes of this host)"
         yield Remark(PROBLEM, "claims", text, "keep the store on another file system", forbids=True)

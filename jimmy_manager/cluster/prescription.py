@@ -7,10 +7,12 @@ anybody holds a run.
 
 from __future__ import annotations
 
+import time
 from typing import Any, NamedTuple
 
 from jimmy_manager.archives import filesystem, store_file
 from jimmy_manager.archives.disk import Disk
+from jimmy_manager.archives.listing import read_all
 from jimmy_manager.archives.store import Store
 from jimmy_manager.archives.store_file import StoreFile
 from jimmy_manager.cluster import delays
@@ -41,16 +43,16 @@ def prescribe(directory: str, measured: Measured, verdict: Verdict, *, reset: bo
         stale_s = before
         text = f"stale_s stays {before:g} s, though {verdict.stale_s:g} s would do by what was seen today"
         remarks.append(Remark(OK, "recorded", text, "to go by today alone: --reset"))
-    held = _count_held(store) if stale_s != current else 0
-    if stale_s < current and held:
-        text = f"stale_s stays {current:g} s: {held} runs are held by workers that go by it"
+    is_busy = stale_s != current and any(run.state == "held" for run in read_all(store))
+    if stale_s < current and is_busy:
+        text = f"stale_s stays {current:g} s: workers that go by it hold runs"
         remarks.append(Remark(NOTE, "recorded", text, "let them end ('jimmy stop --all'), then examine it again"))
         stale_s = current
     lease_s = max(LEASE_S, 4 * stale_s, 0.0 if reset else store.info.lease_s or 0.0)
     told = f"a listing may be {stale_s:g} s old (stale_s), a silent worker keeps its run for {lease_s:g} s (lease_s)"
     remarks.insert(0, Remark(OK, "recorded", told))
-    if stale_s > current and held:
-        text = f"{held} runs are held by workers that still go by {current:g} s"
+    if stale_s > current and is_busy:
+        text = f"workers that hold runs now still go by {current:g} s"
         remarks.append(Remark(NOTE, "recorded", text, "let them end and start them again ('jimmy stop --all')"))
     return Prescription({"stale_s": stale_s, "lease_s": lease_s, "doctor": record}, tuple(remarks))
 
@@ -64,15 +66,9 @@ def write(directory: str, changes: dict[str, Any]) -> StoreFile:
 
 
 def _record(measured: Measured, verdict: Verdict) -> dict[str, Any]:
-    import time
-
     worst = {kind: delays.worst(measured.delays, kind) for kind in delays.COUNTED}
     record = {
         "at": time.strftime("%Y-%m-%d", time.gmtime()), "nodes": [measured.leader.host, measured.follower.host],
         "file_system": name_of(measured), "quick": measured.plan.is_quick, "seen_after_s": worst,
     }  # fmt: skip
     return record | ({"refused": verdict.refused} if verdict.refused else {})
-
-
-def _count_held(store: Store) -> int:
-    return sum(store.standing(key).state == "held" for key in store.registry)

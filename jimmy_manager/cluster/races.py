@@ -15,6 +15,8 @@ KINDS = {
 }  # fmt: skip
 """How they are won; a claim is a ``link``, and an ``open`` where there are no links."""
 
+_SPIN_S = 0.001
+
 
 class Try(NamedTuple):
     """How one hand fared in one round, and when, in seconds after the common beginning."""
@@ -66,9 +68,11 @@ def prepare(place: Place, kind: str, hands: Sequence[str], rounds: int) -> None:
 def run(place: Place, kind: str, hands: Sequence[str], rounds: int, begin: float, slot_s: float) -> list[list[Try]]:
     """Race with one thread for each hand; round ``n`` starts at ``begin + n * slot_s`` of ``time.monotonic``."""
     found: list[list[Try]] = [[] for _ in hands]
+    # Several threads that spin would only keep Python's lock from each other.
+    ahead_s = _SPIN_S if len(hands) == 1 else 0.0
     threads = [
-        threading.Thread(target=_hand, args=(place, kind, hand, rounds, begin, slot_s, found[index]), daemon=True)
-        for index, hand in enumerate(hands)
+        threading.Thread(target=_hand, args=(place, kind, hand, rounds, begin, slot_s, ahead_s, tries), daemon=True)
+        for hand, tries in zip(hands, found, strict=True)
     ]
     for thread in threads:
         thread.start()
@@ -90,10 +94,12 @@ def tally(kind: str, sides: Sequence[Sequence[Sequence[Try]]]) -> Tally:
 
 
 def _hand(
-    place: Place, kind: str, me: str, rounds: int, begin: float, slot_s: float, found: list[Try]
+    place: Place, kind: str, me: str, rounds: int, begin: float, slot_s: float, ahead_s: float, found: list[Try]
 ) -> None:
     for turn in range(rounds):
-        time.sleep(max(0.0, begin + turn * slot_s - time.monotonic()))
+        time.sleep(max(0.0, begin + turn * slot_s - ahead_s - time.monotonic()))
+        while ahead_s and time.monotonic() < begin + turn * slot_s:
+            pass  # a sleeper wakes too late to meet the others within a microsecond or two
         started = time.monotonic() - begin
         outcome = _attempt(place, kind, turn, me)
         found.append(Try(outcome, started, time.monotonic() - begin))

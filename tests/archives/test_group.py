@@ -32,7 +32,7 @@ class Line(Manager):
 
 manager = Line("store", {"lr": 0.1}, verbose=False, device="cpu", shared="group")
 report = manager.batch([{"lr": 0.1}], 4)
-print(report.done, report.stopped, manager.epoch, manager.ckpt.get("by"))
+print(len(report.done), report.stopped, manager.epoch, manager.ckpt.get("by"))
 """
 
 

@@ -74,6 +74,15 @@ def test_so_is_it_after_ctrl_c(tmp_path: Path) -> None:
     assert everything(tmp_path) == []
 
 
+def test_what_a_killed_doctor_left_goes_after_an_hour(tmp_path: Path) -> None:
+    for name in ("alone-old", "alone-new", "room-x"):
+        Place(tmp_path).below(".doctor").below(name).make().put("file", b"x")
+    for name in ("alone-old", "room-x"):
+        os.utime(tmp_path / ".doctor" / name, (1e9, 1e9))
+    examined(tmp_path)
+    assert sorted(os.listdir(tmp_path / ".doctor")) == ["alone-new", "room-x"]
+
+
 def test_processes_of_this_host_really_race(tmp_path: Path) -> None:
     found = racer.race(Place(tmp_path), processes=2, rounds=10)
     counted = [(each.kind, each.rounds, each.one, each.more) for each in found]
