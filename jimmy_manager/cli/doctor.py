@@ -33,7 +33,8 @@ _EVERY_S = 10.0
 )
 @click.option("--peer", is_flag=True, help="Measure together with the same command on another node.")
 @click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(0.0), default=120.0, show_default=True, help="Seconds to wait for it."
+    "--timeout", "timeout_s", type=click.FloatRange(0.0), default=120.0, show_default=True,
+    help="Seconds to wait for it.",
 )
 @click.option("--quick", is_flag=True, help="Half a minute instead of two; may only raise what is recorded.")
 @click.option("--reset", is_flag=True, help="Go by today's measurement, even where an earlier one found worse.")
