@@ -54,6 +54,7 @@ class Follower(Member):
         self._number = 0
         self._deserted_at = 0.0
         self._has_told = False
+        self._has_state = True
         super().__init__(*place)
 
     def take_part(self, manager: Manager, call: str, work: Callable[[], T]) -> T:
@@ -74,6 +75,12 @@ class Follower(Member):
                 else:
                     result: T = self._result(message)
                     return result
+
+    def own(self, states: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        """The random states of this rank; where it has none, it gets some of its own after this step."""
+        found = super().own(states, key)
+        self._has_state = found is not states
+        return found
 
     def gathered(self, states: Mapping[str, Any]) -> dict[str, Any]:
         """Hand the states over; rank 0 saves them."""
@@ -111,9 +118,10 @@ class Follower(Member):
             manager.config = Config(message["config"]).allow(manager.allowed_targets())
         if step == "load" and self._run is not None:
             self._run.newest = message["commit"] and _commit_of(message["commit"])
+        self._has_state = step != "init"
         value = super().do(manager, self._run, step, **message["details"])
-        if step == "init":
-            random_state.seed(rank_states.seed_of(manager.seed(manager.config), self.place.rank))
+        if not self._has_state:
+            random_state.seed(rank_states.seed_of(f"{manager.seed(manager.config)} {manager.epoch}", self.place.rank))
         return value
 
     def _result(self, message: Mapping[str, Any]) -> Any:

@@ -21,8 +21,8 @@ CONFIG = {
     "model": {"_target_": "rank_job.build_model"},
     "optim": {"_target_": "torch.optim.Adam", "lr": 0.02},
     "batch_size": 8,
-    "seed": 3,
 }
+SEEDS = {"seed": [3, 4]}
 
 
 def load_data():
@@ -66,7 +66,7 @@ class Pair(TrainedManager):
     name = "Ranks"
     targets = ("rank_job", "torch.optim")
     num_epochs = 4
-    choices = CONFIG | {"seed": [3, 4]}
+    choices = CONFIG | SEEDS
 
     def setup(self, config):
         super().setup(config)
@@ -85,7 +85,7 @@ class Own(Manager):
 
     name = "Ranks"
     num_epochs = 4
-    choices = {"seed": [3, 4]}
+    choices = SEEDS
 
     def setup(self, config):
         super().setup(config)
