@@ -79,13 +79,14 @@ def submit(
         own["array"] = submission.array_of(array)
     if time is not None:
         own["time"] = time
+    template = (submission.TEMPLATE if script is None else Path(script)).read_text("utf-8")
     if script is None:
-        name = _name_of(swept.params["job"])
-        own |= {"job-name": name, "output": f"{_FOLDER}/%x-%A_%a.out"}
+        own["output"] = f"{_FOLDER}/%x-%A_%a.out"
         if time is not None and (signal := submission.signal_of(time)) is not None:
             own["signal"] = signal
-    template = Path(script) if script is not None else submission.TEMPLATE
-    filled = submission.fill(template.read_text("utf-8"), own, further, _command(swept, words, is_own=script is None))
+    if script is None or not submission.names_its_job(template):
+        own["job-name"] = _name_of(swept.params["job"])
+    filled = submission.fill(template, own, further, _command(swept, words, is_own=script is None))
     submission.make_output_folders(filled)
     if dry_run:
         click.echo(filled, nl=False)

@@ -77,6 +77,11 @@ def signal_of(time: str) -> str | None:
     return None if limit_s >= 2 * _SIGNAL_S else f"B:USR2@{int(limit_s / 4)}"
 
 
+def names_its_job(script: str) -> bool:
+    """Whether ``script`` sets ``--job-name``, without which ``%x`` of a script on stdin is ``(null)``."""
+    return "--job-name" in _options(script)
+
+
 def make_output_folders(script: str) -> None:
     """Create the folders of ``--output`` and ``--error``, without which a job dies and tells nobody why."""
     given = _options(script)
@@ -94,7 +99,7 @@ def outputs(script: str, job: str) -> str:
     """A pattern of the shell for the files into which the tasks of ``job`` print, as far as the script tells."""
     given = _options(script)
     name = given.get("--output") or "slurm-%A_%a.out"
-    known = {"%x": given.get("--job-name", "sbatch"), "%A": job, "%a": "*", "%j": "*", "%N": "*", "%n": "*", "%t": "*"}
+    known = {"%x": given.get("--job-name", "*"), "%A": job, "%a": "*", "%j": "*", "%N": "*", "%n": "*", "%t": "*"}
     return re.sub("%[xAajNnt]", lambda found: known[found[0]], name)
 
 
@@ -151,7 +156,7 @@ def _options(script: str) -> dict[str, str]:
     directives = (found[1] for line in script.splitlines() if (found := _DIRECTIVE.match(line)))
     words = [word for each in directives for word in shlex.split(each, comments=True)]
     options: dict[str, str] = {}
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in zip(words, [*words, ""][1:], strict=True):
         name, equals, value = word.partition("=")
         if re.match(r"-[a-zA-Z].", word):  # -oFILE
             name, equals, value = word[:2], "=", word[2:]

@@ -87,12 +87,13 @@ def test_what_sbatch_gets_is_an_array_of_the_workers_that_were_asked_for(sbatch:
     for hint in ("squeue -j 17 ", "jimmy ls ", "jimmy workers --watch ", "sample_job-17_*.out", "jimmy stop --all"):
         assert hint in told.stderr
     assert "2 configurations" in told.stderr
-    own = [f"--chdir={os.getcwd()}", "--array=1-32%8", "--time=4:00:00", "--job-name=sample_job"]
-    assert sbatch.arguments == ["--parsable", *own, "--output=slurm/%x-%A_%a.out", "-p", "low", "--gres=gpu:1"]
+    own = [f"--chdir={os.getcwd()}", "--array=1-32%8", "--time=4:00:00"]
+    own += ["--output=slurm/%x-%A_%a.out", "--job-name=sample_job"]
+    assert sbatch.arguments == ["--parsable", *own, "-p", "low", "--gres=gpu:1"]
     given = directives(sbatch.script)
     assert given[-1] == "-p low --gres=gpu:1"
     assert set(own) < set(given)
-    assert {"--requeue", "--open-mode=append", "--signal=B:USR2@120", "--output=slurm/%x-%A_%a.out"} < set(given)
+    assert {"--requeue", "--open-mode=append", "--signal=B:USR2@120"} < set(given)
     assert len(given) == len({each.partition("=")[0] for each in given})
     exec_, program, *line = command(sbatch.script)
     assert exec_ == "exec"
@@ -262,10 +263,18 @@ def test_a_script_of_ones_own_is_filled_in_and_otherwise_left_alone(submit: Subm
     script = submit(JOB, "--script", "own.sbatch", "--array", "9", "--dry-run", "--", "-A", "more").stdout
     assert script.splitlines() == [
         "#!/bin/bash -l", "#SBATCH --time=2:00:00", "#SBATCH --array=1-9", "#SBATCH -A money",
-        "#SBATCH --output=o-%A.out", f"#SBATCH --chdir={shlex.quote(os.getcwd())}", "#SBATCH -A more",
+        "#SBATCH --output=o-%A.out", f"#SBATCH --chdir={shlex.quote(os.getcwd())}", "#SBATCH --job-name=sample_job",
+        "#SBATCH -A more",
         "module load python   # not jimmy sweep",
         f"exec apptainer exec my.sif jimmy sweep {JOB} --store store --wait --requeue",
     ]  # fmt: skip
+
+
+def test_the_name_that_a_script_of_ones_own_gives_its_job_stays(sbatch: Sbatch, submit: Submit) -> None:
+    Path("own.sbatch").write_text("#SBATCH -J mine -o %x-%A_%a\nexec jimmy sweep x\n")
+    told = submit(JOB, "--script", "own.sbatch")
+    assert "tail -f mine-17_* " in told.stderr
+    assert "sample_job" not in " ".join(line for line in directives(sbatch.script) if "chdir" not in line)
 
 
 def test_a_job_file_that_is_run_submits_itself(sbatch: Sbatch, job: Path, tmp_path: Path) -> None:
