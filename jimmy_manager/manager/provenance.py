@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jimmy_manager
+from jimmy_manager.manager.rank_line import here
 
 _GIT_TIMEOUT_S = 10.0
 
@@ -27,6 +28,7 @@ def of_run(job: type, device: str, threads: int | None) -> dict[str, Any]:
         "host": socket.gethostname(),
         "device": device,
         "threads": threads if threads is not None else _torch_threads(),
+        **({"ranks": here().size} if here().size > 1 else {}),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:1000] if sys.argv else "",
     }
 

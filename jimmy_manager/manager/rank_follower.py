@@ -148,7 +148,7 @@ class Follower(Member):
 
     def _desert(self) -> None:
         self._deserted_at = time.monotonic()
-        self._group.abort()
+        self._abort()
 
     def _tick(self, now: float) -> None:
         stop = self._manager.stop if self._manager is not None else None

@@ -38,8 +38,8 @@ class Group:
 
             self.renew(0)
             # A thread of gloo's may drop the last finished exchange while the interpreter already ends, which aborts
-            # the process now and then.
-            atexit.register(time.sleep, 0.2)
+            # the process now and then; and nccl complains of whoever does not leave.
+            atexit.register(time.sleep, 0.2) if self._backend == "gloo" else atexit.register(self.leave)
 
     def renew(self, number: int) -> None:
         """Join the group ``number`` of this job; all ranks do that at the same point."""

@@ -72,6 +72,7 @@ class Leader(Member):
                 result = work()
             except BaseException as error:
                 if self._is_in_step:  # left by an interrupt, while others may wait for this rank
+                    self._is_in_step, self._is_out_of_step = False, True
                     self._tell("desert")
                 self._tell("leave", error=describe(error))
                 raise
@@ -89,10 +90,11 @@ class Leader(Member):
         if self._lost and step != "end":
             manager.stop.set(self._lost)
             raise Stopped(self._lost)
+        context = self._context(manager, run, step)
         with self._changed:
             self._step = now = _Step(self._step.number + 1, step)
             self._is_in_step = True
-        self._tell("step", number=now.number, name=step, details=details, **self._context(manager, run, step))
+        self._tell("step", number=now.number, name=step, details=details, **context)
         value, error = None, None
         try:
             value = super().do(manager, run, step, **details)
@@ -233,7 +235,7 @@ class Leader(Member):
             step.left_at = now
             self._tell("desert")
             if self._is_in_step:
-                self._group.abort()
+                self._abort()
         limit = FORCE_S if self._lost else _HANG_S
         if self._is_in_step and step.left_at and now > step.left_at + limit:
             self._end_by_force()

@@ -82,6 +82,10 @@ class Member(Alone):
             for message in messages or ():
                 self._hear(line.rank, message)
 
+    def _abort(self) -> None:
+        """Abort the process group, in a thread of its own: that may hang like what it is to end."""
+        threading.Thread(target=self._group.abort, name="abort", daemon=True).start()
+
     def _hear(self, rank: int, message: dict[str, Any]) -> None:
         """A message came from ``rank``."""
         raise NotImplementedError

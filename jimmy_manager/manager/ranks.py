@@ -38,6 +38,10 @@ rank 0 get random states of their own, which are saved with the run. A checkpoin
 verified by the digest that rank 0 has of it: that takes no memory and no time of rank 0's, but the store has to be
 mounted wherever ranks run.
 
+Torch's default process group is made before the first ``setup``, unless the job has made it: gloo on CPUs, nccl on
+GPUs. A run that one rank has failed alone leaves no exchange half done, as the group is made anew after it; so other
+groups, and what holds on to one (``DistributedDataParallel``), are made in ``setup``.
+
 Not promised: that a rank can be lost without the others, nor that an exchange of nccl's ends before torch lets it.
 """
 
