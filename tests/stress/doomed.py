@@ -14,7 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from tests.stress.herd import Plan, warm_up, work
+from tests.stress.herd import warm_up, work
+from tests.stress.plan import Plan
 from tests.stress.witness import read_journals
 
 _LONGEST_S = 4.0

@@ -23,92 +23,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jimmy_manager.archives import owner
-from jimmy_manager.archives.filesystem import SHARED_STALE_S
 from jimmy_manager.manager import waiting
 from jimmy_manager.manager.schedule import Shuffled
 from tests.stress import twins
+from tests.stress.plan import Plan
 from tests.stress.witness import Witness, configurations
 
 _POLL_S = 0.005
 _PR_SET_PDEATHSIG = 1
 _CLONE_NEWUTS = 0x04000000
-
-
-class Plan(NamedTuple):
-    """One run of the herd. ``signal`` is KILL or STOP, ``hits`` how many of them, ``twin`` what is wrong on purpose.
-
-    ``group`` configurations are worked on at a time, each group to its end: then a stopped worker's are waited for.
-    Hits come ``pace_s`` apart at the least, and an epoch waits for up to ``hold_s`` where the work is ahead of them.
-
-    ``mounts`` are directories that show one and the same, on a server: the workers are split over them, each under the
-    host name of the namespace in ``uts`` where that is given. ``hosts`` says who has a boot id of its own, so that
-    others tell its death from its silence alone: each ``mount`` or each ``worker``. ``stale_s`` None is the store's
-    own choice. ``disturbance`` is a shell command that runs while the middle of the work is done.
-    """
-
-    folder: str
-    workers: int
-    configs: int
-    hits: int
-    signal: str
-    seed: int
-    epochs: int = 3
-    group: int = 0
-    lease_s: float = 120.0
-    pause_s: float = 0.0
-    twin: str = ""
-    deadline_s: float = 600.0
-    pace_s: float = 0.0
-    hold_s: float = 0.5
-    mounts: tuple[str, ...] = ()
-    uts: tuple[str, ...] = ()
-    hosts: str = ""
-    stale_s: float | None = 0.0
-    disturbance: str = ""
-    durable: bool = True
-    syncs_journals: bool = False
-
-    @property
-    def store(self) -> str:
-        return f"{self.folder}/store"
-
-    @property
-    def journals(self) -> Path:
-        return Path(self.folder) / "journals"
-
-    @property
-    def finished(self) -> str:
-        return f"{self.folder}/finished"
-
-    @property
-    def hit(self) -> str:
-        return f"{self.folder}/hit"
-
-    @property
-    def lease(self) -> float:
-        """The shortest lease of this plan's claims, in seconds."""
-        return max(self.lease_s, 4 * (SHARED_STALE_S if self.stale_s is None else self.stale_s))
-
-    @property
-    def calm(self) -> str:
-        return f"{self.folder}/calm"
-
-    @property
-    def progress(self) -> float:
-        return _size(self.finished) / self.configs
-
-    def pause(self) -> None:
-        """Hold a worker back that is about to train while the work is ahead of the hits, on a fast machine."""
-        time.sleep(self.pause_s)
-        deadline = time.monotonic() + self.hold_s
-        while time.monotonic() < deadline and self._is_ahead():
-            time.sleep(0.01)
-
-    def _is_ahead(self) -> bool:
-        progress = min(1.0, self.progress)
-        if self.disturbance and progress > 0.7 and not os.path.exists(self.calm):
-            return True
-        return self.hits > 0 and _size(self.hit) / self.hits < progress
 
 
 class Sheep(NamedTuple):
@@ -147,6 +70,9 @@ class Herd:
                 throw()
                 self._due = time.monotonic() + self._plan.pace_s * self._random.uniform(0.5, 1.5)
             time.sleep(min(0.1, self._random.expovariate(1 / _POLL_S)))
+        if self._disturbance is not None:
+            self._disturbance.wait()
+            self._disturb()
         return self.report | {"seconds": round(time.monotonic() - self._started, 1)}
 
     def _is_behind(self) -> bool:
@@ -162,13 +88,12 @@ class Herd:
             file.write(b".")
 
     def _disturb(self) -> None:
-        """Start the disturbance once a fifth of the work is done; the last third waits for its end."""
+        """Start the disturbance once a fifth of the work is done, and note how much is when it ends."""
         if self._disturbance is None:
             if self._plan.disturbance and self._plan.progress >= 0.2:
                 self._disturbance = subprocess.Popen(["bash", "-ec", self._plan.disturbance], stdout=sys.stderr)
         elif "disturbed" not in self.report and (status := self._disturbance.poll()) is not None:
             self.report["disturbed"] = {"status": status, "progress": self._plan.progress}
-            Path(self._plan.calm).touch()
 
     def _fork(self, place: int) -> None:
         self.report["forks"] += 1
@@ -288,13 +213,6 @@ def _enter_uts(namespace: str) -> None:
     with open(namespace) as file:
         if libc.setns(file.fileno(), _CLONE_NEWUTS):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), namespace)
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except FileNotFoundError:
-        return 0
 
 
 def main() -> None:

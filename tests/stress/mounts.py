@@ -15,7 +15,7 @@ import pytest
 
 from tests.lab import lab
 from tests.stress import chaos
-from tests.stress.herd import Plan
+from tests.stress.plan import Plan
 
 _LAB_FAILED = 125
 _UNABLE = ("/dev/fuse", "fusermount3: mount failed", "Operation not permitted")

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.stress import chaos
-from tests.stress.herd import Plan
+from tests.stress.plan import Plan
 
 
 def _assert_unbroken(plan: Plan) -> None:

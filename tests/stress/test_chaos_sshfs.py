@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.stress import chaos, mounts
-from tests.stress.herd import Plan
+from tests.stress.plan import Plan
 
 _LAG_2_S = "dcache_timeout=1"
 _STALE_S = 2.5

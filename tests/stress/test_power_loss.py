@@ -18,7 +18,7 @@ from jimmy_manager import Store
 from jimmy_manager.archives.audit import audit
 from jimmy_manager.errors import NoRecord, RecordError
 from tests.stress import chaos, mounts
-from tests.stress.herd import Plan
+from tests.stress.plan import Plan
 from tests.stress.witness import read_journals
 
 _HARDER = ("--opts", "data=writeback,noauto_da_alloc")

@@ -21,9 +21,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def judged(folder: Path, *more: Line, epochs: int = EPOCHS) -> set[str]:
+def judged(folder: Path, *more: Line, epochs: int = EPOCHS, stale_s: float = 0.0) -> set[str]:
     lines = [*read_journals(folder / "journals"), *more]
-    found = violations(Store(folder / "store", read_only=True), lines, CONFIGS, epochs)
+    found = violations(Store(folder / "store", read_only=True, stale_s=stale_s), lines, CONFIGS, epochs)
     return {violation.partition(":")[0] for violation in found}
 
 
@@ -52,6 +52,12 @@ def test_an_acknowledged_commit_that_the_result_lacks_is_found(folder: Path) -> 
 def test_a_commit_that_began_after_a_takeover_and_was_acknowledged_is_found(folder: Path) -> None:
     took = line_like(folder, "took")
     assert judged(folder, took._replace(generation=2, at=took.at)) == {"late"}
+    assert judged(folder, took._replace(generation=2, at=took.at - 60.0), stale_s=50.0) == {"late"}
+
+
+def test_a_commit_may_be_acknowledged_while_a_listing_may_not_show_the_takeover_yet(folder: Path) -> None:
+    took = line_like(folder, "took")
+    assert judged(folder, took._replace(generation=2, at=took.at), stale_s=60.0) == set()
 
 
 def test_a_run_that_is_finished_as_something_else_is_found(folder: Path) -> None:
