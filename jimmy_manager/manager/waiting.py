@@ -3,7 +3,7 @@
 ::
 
     every 0.5 s, without the store   its process is gone (same host); Slurm says that its job has ended
-    in turn, as the budget allows    stat the claim file:     moved, its size too ──► read it: held still?
+    in turn, as the budget allows    stat the claim file:     moved, and longer   ──► read it: held still?
                                                               moved               ──► its owner lives
                                      stat its folder:         not by a heartbeat  ──► list it: a higher claim?
     when its lease ends              read the claim file, stat it again: did not move since it was first seen so?
@@ -34,8 +34,12 @@ PACE_S = 1.0
 _PROBE_S = 0.5
 _TICK_S = 0.1
 _LISTED_AGAIN_S = 30.0
+_ASKED_AGAIN_S = 30.0
+"""How often to look whether all workers are asked to stop: what that costs would leave little for the runs."""
 _SAME_MOMENT_NS = 50_000_000
 """A heartbeat's rename changes the claim file and its folder at one moment; what changed the folder later was none."""
+_MORE_DIGITS = range(4)
+"""By so many bytes a claim grows whose counter only went on; the words for an end are longer by four at the least."""
 _STAT, _READ, _LIST = 1, 4, 5
 """What each look costs: the system calls that it makes."""
 
@@ -122,6 +126,7 @@ class Waiting:
         self._folders: dict[str, tuple[Stamp | None, float]] = {}
         self._woken: dict[tuple[str, int], int] = {}
         self._probed = float("-inf")
+        self._asked = self._clock.monotonic()
 
     def add(self, key: str, standing: Standing | None) -> None:
         """Watch a run that stands like this; None where that is not known."""
@@ -130,6 +135,7 @@ class Waiting:
         lease_s = max(record.lease_s if record else self._claims.lease_s, self._claims.silence_s)
         generation, size = standing.trace.top, len(record.seal()) if record else 0
         run = Held(key, generation, lease_s, record.owner if record else None, size, now)
+        run.is_ripe = standing.state != "held"  # lost by this very worker, or given up a moment ago
         before = self._rota.runs.get(key)
         if before is not None and before.generation == generation:
             run.stamp, run.since, run.looked = before.stamp, before.since, before.looked
@@ -190,9 +196,11 @@ class Waiting:
             stamp = Stamp.of(files.path(layout.claim(run.key, run.generation)))
             if stamp != run.stamp:
                 run.stamp, run.since = stamp, now
-                if stamp.size != run.size:
+                if stamp.size - run.size not in _MORE_DIGITS:
                     operations += _READ
                     run.is_ripe = run.is_ripe or not self._is_held_still(run)
+                else:
+                    run.size = stamp.size
             else:
                 shard = layout.shard("claims", run.key)
                 operations += _STAT
@@ -213,7 +221,7 @@ class Waiting:
         return before is None or now >= at + _LISTED_AGAIN_S or (folder != before and not is_by_heartbeat)
 
     def _is_held_still(self, run: Held) -> bool:
-        """Read a claim whose size has changed: its counter has one more digit, or its owner ended it."""
+        """Read a claim whose size has changed: its owner ended it, or was asked to stop."""
         try:
             record = self._claims.read(run.key, run.generation)
         except (DamagedRecord, StoreTooNew):
@@ -249,7 +257,8 @@ class Waiting:
 
     def _is_asked_to_stop(self) -> bool:
         stops, now = self._claims.stops, self._clock.monotonic()
-        if stops is None or stops.due_s() > 0 or not self._rota.is_affordable(now):
+        if stops is None or now < self._asked + _ASKED_AGAIN_S * PACE_S or not self._rota.is_affordable(now):
             return False
+        self._asked = now
         self._rota.pay(now, _LIST)
         return stops.is_everybody_asked()
