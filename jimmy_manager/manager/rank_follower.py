@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+_OUTLAST_S = 5.0
+
 
 class FollowedRun:
     """A run as the hooks of a rank see it that does not own it."""
@@ -86,6 +88,11 @@ class Follower(Member):
         """Hand the states over; rank 0 saves them."""
         self._lines[0].send("states", number=self._number, states=rank_states.packed(states))
         return dict(states)
+
+    def outlast(self) -> None:
+        """Let rank 0 end first, for a few seconds: torchrun ends it with the first rank that ends in an error."""
+        until = time.monotonic() + _OUTLAST_S
+        self._wait(lambda: bool(self._lost) or time.monotonic() > until)
 
     # In the main thread
 

@@ -47,6 +47,7 @@ Not promised: that a rank can be lost without the others, nor that an exchange o
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
@@ -126,4 +127,8 @@ def _join(place: Place, manager: Manager) -> Member:
     from jimmy_manager.manager.rank_follower import Follower
     from jimmy_manager.manager.rank_leader import Leader
 
-    return Leader(place, manager.device) if place.is_first else Follower(place, manager.device)
+    if place.is_first:
+        return Leader(place, manager.device)
+    follower = Follower(place, manager.device)
+    atexit.register(follower.outlast)
+    return follower
