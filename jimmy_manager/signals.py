@@ -54,7 +54,8 @@ class StopFlag:
         self.signals = tuple(signals)
         self._monotonic = monotonic
         self._ends_at = math.inf
-        self._has_caught = False
+        self.caught: set[str] = set()
+        """The names of all signals that came since the block began, also of those after the first."""
         self._depth = 0
         self._pid = 0
         self._interrupts = 0
@@ -73,7 +74,7 @@ class StopFlag:
     @property
     def was_signalled(self) -> bool:
         """Whether a signal came, which other processes of the job may have got as well and died of."""
-        return self._has_caught or self.reason in signal.Signals.__members__
+        return bool(self.caught) or self.reason in signal.Signals.__members__
 
     def set(self, reason: str) -> None:
         """Ask for a stop, as a signal does."""
@@ -91,11 +92,12 @@ class StopFlag:
             if self._depth > 1 or threading.current_thread() is not threading.main_thread():
                 yield
                 return
-            self.reason, self._has_caught, self._interrupts, self._pid = "", False, 0, os.getpid()
+            self.reason, self.caught, self._interrupts, self._pid = "", set(), 0, os.getpid()
             self._before = {number: signal.signal(number, self._catch) for number in self.signals}
-            for number in self.signals:
-                if (outer := self._outer(number)) is not None:
+            for each in self.signals:
+                if (outer := self._outer(each)) is not None:
                     self.set(outer.reason)
+                    self.caught |= outer.caught
             try:
                 yield
             finally:
@@ -113,7 +115,7 @@ class StopFlag:
         if (outer := self._outer(number)) is not None:
             outer._catch(number, frame)
         self._leave_children()
-        self._has_caught = True
+        self.caught.add(signal.Signals(number).name)
         self._interrupts += number == signal.SIGINT
         self.set(signal.Signals(number).name)
         if self._interrupts > 1:

@@ -31,6 +31,7 @@ import click
 from jimmy_manager import slurm
 from jimmy_manager.cli.main import ERROR, SOME_FAILED, USAGE
 from jimmy_manager.manager import shares
+from jimmy_manager.manager.job_time import ENDS_A_JOB
 from jimmy_manager.manager.plain_text import plain
 from jimmy_manager.signals import STOPPING
 
@@ -175,7 +176,8 @@ def run(count: int, signals: Sequence[signal.Signals] = STOPPING) -> int:
         os.close(alive)
         for number, handler in before.items():
             signal.signal(number, handler)
-    if any(worker.asks_requeue for worker in workers) and (job := slurm.this_job()) is not None:
+    is_over = any(signal.Signals(number).name in ENDS_A_JOB for number in asked)
+    if not is_over and any(worker.asks_requeue for worker in workers) and (job := slurm.this_job()) is not None:
         slurm.requeue(job)
     return code
 

@@ -11,15 +11,17 @@ from datetime import timedelta
 
 from jimmy_manager import slurm
 from jimmy_manager.errors import ConfigError, SlurmError
-from jimmy_manager.signals import TIME_LIMIT
+from jimmy_manager.signals import TIME_LIMIT, StopFlag
 
 log = logging.getLogger(__name__)
 
 TimeLimit = str | float | timedelta | None
 Requeue = bool | Callable[[slurm.Job], None]
 
-# Not after SIGTERM: scancel sends it, which means it, and preemption, after which Slurm requeues by itself.
 _GOES_ON_AFTER = ("SIGUSR1", "SIGUSR2", TIME_LIMIT)
+ENDS_A_JOB = ("SIGTERM", "SIGINT")
+"""After these, first or not, a job is never requeued: scancel sends SIGTERM, and a requeue would undo it; preemption
+sends it, too, and Slurm requeues by itself then."""
 
 
 def limit_s(limit: TimeLimit) -> float:
@@ -58,12 +60,12 @@ def random_order() -> random.Random:
     return random.Random(f"{job.name}.{os.environ.get('SLURM_PROCID', '0')}" if job else None)
 
 
-def hand_on(requeue: Requeue, reason: str, *, saves: int, shortage: str = "") -> None:
+def hand_on(requeue: Requeue, stop: StopFlag, reason: str, *, saves: int, shortage: str = "") -> None:
     """Requeue the Slurm job of this process, where asked for and where work was left for ``reason``.
 
     ``SlurmError`` where the job has saved nothing, as it would come back for ever; ``shortage`` tells why.
     """
-    if not requeue or reason not in _GOES_ON_AFTER:
+    if not requeue or reason not in _GOES_ON_AFTER or not stop.caught.isdisjoint(ENDS_A_JOB):
         return
     if (job := slurm.this_job()) is None:
         log.info("nothing is requeued after %s, as this is no Slurm job", reason)

@@ -398,7 +398,7 @@ class Manager(Queries):
     def _hand_on(self, worker: Worker, reason: str) -> None:
         """Requeue the job where that is due; not one that only waited for others to end theirs."""
         if worker.has_begun or worker.shortage:
-            job_time.hand_on(self.requeue, reason, saves=worker.saves, shortage=worker.shortage)
+            job_time.hand_on(self.requeue, self.stop, reason, saves=worker.saves, shortage=worker.shortage)
 
     def _holder_of(self, name: str, method: str) -> Any:
         holder = getattr(self, name, None)

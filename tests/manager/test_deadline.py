@@ -323,27 +323,38 @@ def requeued(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 class Signalled(Timed):
-    """Is sent the signals that its configuration names in its second epoch."""
+    """Is sent the signals that its configuration names in its first epoch, having looked whether to stop."""
 
     name = "Timed"
 
     def train(self) -> None:
         super().train()
-        for number in self.config.get("signals", []) if self.epoch == 1 else ():
+        for number in self.config.get("signals", []):
+            assert self.stop or number
             os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize(("number", "is_requeued"), [(10, True), (12, True), (15, False), (2, False)])
+@pytest.mark.parametrize(
+    ("numbers", "is_requeued"), [([10], True), ([12], True), ([12, 10], True), ([15], False), ([2], False)]
+)
 def test_only_usr1_usr2_and_the_time_limit_requeue(
-    make: Make, requeued: list[str], number: int, is_requeued: bool
+    make: Make, requeued: list[str], numbers: list[int], is_requeued: bool
 ) -> None:
-    report = make(cls=Signalled, requeue=True).batch([{"signals": [number]}])
+    report = make(cls=Signalled, requeue=True).batch([{"signals": numbers}])
     assert (bool(report.stopped), len(requeued)) == (True, is_requeued)
     with pytest.raises(Stopped):
-        make(cls=Signalled, requeue=True).process({"signals": [number], "a": 1})
+        make(cls=Signalled, requeue=True).process({"signals": numbers, "a": 1})
     assert len(requeued) == 2 * is_requeued
-    make(cls=Signalled).batch([{"signals": [number], "a": 2}])
+    make(cls=Signalled).batch([{"signals": numbers, "a": 2}])
     assert len(requeued) == 2 * is_requeued
+
+
+@pytest.mark.parametrize("seconds", [math.inf, 5.0])
+def test_a_job_that_is_cancelled_while_it_saves_stays_cancelled(
+    make: Make, requeued: list[str], seconds: float
+) -> None:
+    report = make(seconds, Signalled, requeue=True).batch([{"signals": [12, 15]}])
+    assert (report.stopped, requeued) == ("SIGUSR2" if math.isinf(seconds) else TIME_LIMIT, [])
 
 
 def test_the_requeue_names_the_task_and_comes_after_everything_else(make: Make, requeued: list[str]) -> None:
