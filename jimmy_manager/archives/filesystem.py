@@ -63,6 +63,15 @@ def found(path: str | os.PathLike[str]) -> Mount:
     return best
 
 
+def tells_by_time_stamps(kind: str) -> bool:
+    """Whether clients of such a file system see by a directory's time stamp alone that it has changed.
+
+    Measured with NFS 3: of 40 listings made between two changes in one clock tick of the server, none showed the second
+    change within 75 s, or ever, until the directory changed again. NFS 4 counts changes.
+    """
+    return kind == "nfs"
+
+
 def is_local(path: str | os.PathLike[str]) -> bool:
     """Whether one kernel serves ``path`` alone."""
     return kind(path) in _LOCAL

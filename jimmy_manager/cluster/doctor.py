@@ -15,6 +15,7 @@ from jimmy_manager.cluster import machine, racer
 from jimmy_manager.cluster.place import WON, Place
 from jimmy_manager.cluster.races import Tally
 from jimmy_manager.cluster.remark import NOTE, OK, PROBLEM, Remark
+from jimmy_manager.cluster.verdict import TIME_STAMPS
 from jimmy_manager.errors import DamagedRecord, StoreError, StoreTooNew, UnreadableRecord
 
 _LITTLE, _TOO_LITTLE = 10 << 30, 100 << 20
@@ -95,6 +96,8 @@ def _file_system(base: str) -> Iterator[Remark]:
     if "soft" in options:
         text = "mounted soft: while the server is away writes fail, and workers end"
         yield Remark(NOTE, "file system", text, "mount it hard; nothing that was committed is lost either way")
+    if filesystem.tells_by_time_stamps(mount.kind):
+        yield TIME_STAMPS
     if mount.kind == "tmpfs":
         yield Remark(NOTE, "file system", "it is in memory: a reboot takes all of it", "take a place on a disk")
 

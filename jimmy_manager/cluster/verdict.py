@@ -6,13 +6,19 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from jimmy_manager.archives.filesystem import SHARED_STALE_S
+from jimmy_manager.archives.filesystem import SHARED_STALE_S, tells_by_time_stamps
 from jimmy_manager.cluster import delays
 from jimmy_manager.cluster.peer import EXCLUDES, Measured
 from jimmy_manager.cluster.races import Tally
 from jimmy_manager.cluster.remark import NOTE, OK, PROBLEM, Remark
 
 LEASE_S = 120.0
+TIME_STAMPS = Remark(
+    NOTE, "time stamps",
+    "NFS 3 knows by a directory's time stamp alone that it has changed: a listing made between two changes in one "
+    "clock tick (some ms) stays as it is until the next change",
+    "mount it with vers=4.2, which counts changes",
+)
 _MARGIN, _SPARE_S = 1.5, 2.0
 _CLOCK_S = 5.0
 
@@ -67,7 +73,13 @@ def _stale_s(measured: Measured) -> float | None:
         return None
     rounded = float(math.ceil(_MARGIN * worst + _SPARE_S))
     # A quick look does not see what caches do that have grown old, so it may only raise what is safe without a look.
-    return max(rounded, SHARED_STALE_S) if measured.plan.is_quick else rounded
+    # And where time stamps alone tell of changes, no look can see what happens once in a thousand times.
+    is_bound = not measured.plan.is_quick and not _goes_by_time_stamps(measured)
+    return rounded if is_bound else max(rounded, SHARED_STALE_S)
+
+
+def _goes_by_time_stamps(measured: Measured) -> bool:
+    return any(tells_by_time_stamps(side.kind) for side in (measured.leader, measured.follower))
 
 
 def _of_claims(measured: Measured, refused: str) -> Remark:
@@ -94,6 +106,8 @@ def _of_delays(measured: Measured) -> Iterator[Remark]:
 
 
 def _of_the_rest(measured: Measured) -> Iterator[Remark]:
+    if _goes_by_time_stamps(measured):
+        yield TIME_STAMPS
     for race in measured.races:
         if race.kind in ("mkdir", "rename") and not race.is_safe:
             yield Remark(NOTE, race.kind, f"{race}; nothing here rests on it")

@@ -7,7 +7,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -367,6 +367,13 @@ def test_a_quick_look_lowers_nothing_and_refuses_no_delay() -> None:
     assert any(remark.level == "problem" and "--quick" in remark.remedy for remark in late.remarks)
 
 
+def test_where_time_stamps_alone_tell_of_changes_nothing_is_lowered() -> None:
+    old = measured(follower=side("beta")._replace(kind="nfs"))
+    assert judge(old).stale_s == 30.0
+    assert any("vers=4.2" in remark.remedy for remark in judge(old).remarks)
+    assert judge(old._replace(delays=seen_after(40.0))).stale_s == 62.0
+
+
 @pytest.mark.parametrize("kind", ["missed", "touched"])
 def test_what_nothing_rests_on_is_told_and_refuses_nothing(kind: str) -> None:
     verdict = judge(measured(delays=seen_after(None, kind)))
@@ -505,11 +512,44 @@ def test_a_long_look_at_sshfs_finds_the_same(two_mounts: Path, start: Callable[.
     assert 20 <= store.info.stale_s <= 60
 
 
+_ONE_TICK = """
+import os, sys, time
+server, client, cases, old = "/mnt/export", sys.argv[1], 0, []
+for number in range(300):
+    here, there = f"{server}/{number}", f"{client}/{number}"
+    os.mkdir(here)
+    os.listdir(there)
+    time.sleep(0.05)
+    open(f"{here}/first", "w").close()
+    stamp = os.stat(here).st_mtime_ns
+    between = os.listdir(there)
+    open(f"{here}/second", "w").close()
+    if between == ["first"] and os.stat(here).st_mtime_ns == stamp:
+        cases += 1
+        time.sleep(1)
+        old.append("second" not in os.listdir(there))
+    if cases == 5:
+        break
+print("old" if all(old) else "fresh" if not any(old) else old)
+"""
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("version", "listing"), [("4.2", "fresh"), ("3,nolock", "old")])
+def test_nfs_3_alone_misses_the_second_change_in_one_tick(version: str, listing: str, tmp_path: Path) -> None:
+    """What the note on time stamps, and the bound under which they are never trusted, rest on."""
+    (tmp_path / "tick.py").write_text(_ONE_TICK)
+    command = f"onB {sys.executable} {tmp_path}/tick.py $B"
+    run = subprocess.run([lab("nfs.sh"), "run", command, "--vers", version], text=True, capture_output=True)
+    assert run.stdout == f"{listing}\n", run.stderr
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize(
-    ("version", "locks"), [("4.2", "refused to the other"), ("3,nolock", "flock does not exclude the other node")]
+    ("version", "locks", "stale_s"),
+    [("4.2", "refused to the other", range(2, 20)), ("3,nolock", "flock does not exclude the other node", [30])],
 )
-def test_between_two_nfs_clients_claims_are_safe(version: str, locks: str) -> None:
+def test_between_two_nfs_clients_claims_are_safe(version: str, locks: str, stale_s: Collection[int]) -> None:
     jimmy = f"{sys.executable} -P -m jimmy_manager.cli"
     script = f"""
         export PYTHONPATH={ROOT}
@@ -526,4 +566,5 @@ def test_between_two_nfs_clients_claims_are_safe(version: str, locks: str) -> No
     assert "safe: 200 of 200 races had one winner" in run.stdout
     assert locks in run.stdout
     assert "refused:" not in run.stdout
+    assert int(float(run.stdout.partition("\nstale_s: ")[2].split()[0])) in stale_s
     assert ".doctor" not in run.stdout
