@@ -17,41 +17,10 @@ import pytest
 
 from jimmy_manager import Store
 from tests.archives.runs import attempt_at
+from tests.manager import endless
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 120.0
-WORKER = """
-import os, sys, time
-from pathlib import Path
-from jimmy_manager import Manager
-from jimmy_manager.archives import owner
-from jimmy_manager.manager.waiting import Waiting
-
-folder, lease_s, boot = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
-if boot:
-    owner._boot_id = lambda: boot
-wait = Waiting.wait
-
-def tell_and_wait(self, stop):
-    (folder / f"waiting-{os.getpid()}").touch()
-    return wait(self, stop)
-
-Waiting.wait = tell_and_wait
-
-class Endless(Manager):
-    num_epochs = 1000
-
-    def train(self):
-        (folder / f"training-{os.getpid()}").touch()
-        time.sleep(0.2 if os.environ.get("BRIEF") else 600)
-
-    def eval(self):
-        return {}
-
-print(Endless(folder / "store", verbose=False, lease_s=lease_s, heartbeat_s=lease_s / 8, max_crashes=1000)
-      .batch([{"a": 1}], wait=True).stopped, flush=True)
-"""
-
 Begin = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -62,7 +31,7 @@ def begin(tmp_path: Path) -> Iterator[Begin]:
 
     def run(*, lease_s: float = 120.0, boot: str = "", **environment: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(tmp_path), str(lease_s), boot], cwd=tmp_path, text=True,
+            [sys.executable, endless.__file__, str(tmp_path), str(lease_s), boot], cwd=tmp_path, text=True,
             stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
         )  # fmt: skip
         started.append(process)
