@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from jimmy_manager import Manager, Store
 from tests.cluster.slurm import Cluster
 
@@ -75,12 +77,21 @@ def epochs(folder: Path) -> list[tuple[int, int]]:
     return [(int(restart), int(epoch)) for restart, epoch in map(str.split, lines)]
 
 
+@pytest.mark.parametrize(
+    ("slurm", "own", "epoch_s"),
+    [
+        pytest.param([], ["--time-limit", "0:20"], 0.75, id="its own limit"),
+        pytest.param(["--time=1"], [], 3.0, id="that of Slurm", marks=pytest.mark.nightly),
+    ],
+)
 def test_a_job_requeues_itself_when_its_time_is_up_and_ends_as_an_undisturbed_one(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, tmp_path: Path, slurm: list[str], own: list[str], epoch_s: float
 ) -> None:
     (tmp_path / "slow.py").write_text(JOB)
-    script = "#!/bin/sh\n" + worker("--time-limit", "0:20")
-    job = cluster.sbatch(f"--chdir={tmp_path}", "--output=out", script=script, environ={"EPOCH_S": "0.75"})
+    script = "#!/bin/sh\n" + worker(*own)
+    job = cluster.sbatch(
+        f"--chdir={tmp_path}", "--output=out", *slurm, script=script, environ={"EPOCH_S": str(epoch_s)}
+    )
     cluster.wait_for("the end of the job", lambda: cluster.has_ended(job))
     said = (tmp_path / "out").read_text()
     assert list(cluster.states(job).values()) == ["COMPLETED 0:0"], said
