@@ -76,7 +76,8 @@ class Surroundings(Disk):
 
     def _floors(self, state: bytes) -> Iterator[tuple[int, int]]:
         if self.without == "1 highest claim":
-            yield self.highest(state), 0
+            if self.is_littered(state, self.highest(state)) and state[self.highest(state) * GENERATION + FILES]:
+                yield self.highest(state), 0
             return
         for generation in self.listed_stats(state, PERSON_HOST):
             here = generation * GENERATION

@@ -15,7 +15,8 @@ def test_each_configuration_has_one_key_of_its_own(configs: str, links: bool, at
 
 
 @pytest.mark.parametrize(
-    ("rule", "configs", "links"), [("13 name freed", "ab", True), ("13 glob", "ab", True), ("14 empty file", "aa", False)]
+    ("rule", "configs", "links"),
+    [("13 name freed", "ab", True), ("13 glob", "ab", True), ("14 empty file", "aa", False)],
 )
 def test_a_missing_rule_gives_a_key_twice(rule: str, configs: str, links: bool) -> None:
     found = explore(configs, links=links, pops=1, without=rule)
