@@ -214,6 +214,12 @@ def test_what_would_not_be_saved_in_the_time_left_is_not_claimed(make: Make) -> 
     assert manager.store.standing(report.postponed[0]).trace.claims == (1, 2)  # as they were
 
 
+def test_runs_of_which_nothing_is_known_are_begun_after_one_that_is_known_to_be_too_long(make: Make) -> None:
+    make().process({"train": 100}, num_epochs=1)
+    report = make(60.0).batch([{"train": 100}, {"a": 1, "train": 5}, {"a": 2, "train": 5}], num_epochs=2)
+    assert (len(report.postponed), len(report.done)) == (1, 2)
+
+
 def test_a_run_that_no_such_job_can_advance_is_an_error_and_no_requeue(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
