@@ -23,16 +23,24 @@ EXHAUSTED = {
 """Bounds, and how many states there are in them at least: a model that explores nothing must not pass."""
 
 EXHAUSTED_AT_NIGHT = {
-    "everything at once": (AT_ONCE._replace(pops=1), 2_000_000),
-    "four generations": (Bounds(workers=3, generations=4, crashes=1, janitor=True), 1_000_000),
-}
+    "everything at once": (AT_ONCE._replace(pops=1), 2_400_000),
+    "four generations": (Bounds(workers=3, generations=4, crashes=1, pops=1), 1_600_000),
+    "four generations and a janitor": (Bounds(workers=3, generations=4, janitor=True), 800_000),
+    "stale and failing": (Bounds(workers=3, generations=3, crashes=1, errors=1, lates=1, stale=True), 1_800_000),
+    "stale and a pop": (Bounds(workers=3, generations=3, crashes=1, pops=1, stale=True), 1_100_000),
+    "stale and a janitor": (Bounds(workers=3, generations=3, crashes=1, janitor=True, stale=True), 1_100_000),
+    "stale, a pop and a janitor": (
+        Bounds(workers=2, generations=3, crashes=1, pops=1, janitor=True, stale=True), 2_900_000,
+    ),
+    "stale and four generations": (Bounds(workers=3, generations=4, stale=True), 2_400_000),
+}  # fmt: skip
 
 WITHOUT = {
     "1 highest claim": Bounds(workers=2, janitor=True),
     "2 unreferenced": Bounds(workers=2, janitor=True),
     "3 only from below": Bounds(workers=3),
     "4 claims deleted": Bounds(workers=3, janitor=True),
-    "5 adoption committed": Bounds(workers=2, stale=True),
+    "5 adoption committed": Bounds(workers=2),
     "5 no second look": Bounds(workers=2, stale=True),
     "6 stale adoption": Bounds(workers=2, stale=True),
     "6 after a release": Bounds(workers=2, stale=True),
@@ -94,6 +102,6 @@ def test_everything_that_may_happen_does_happen() -> None:
         "carries out the late rename", "adopts commit", "adopts anew", "gone, and looks again", "is acknowledged",
         "writes nothing more", "declares generation", "marks the stats", "and will wait", "looks: generation",
         "looks again: generation", "removes the stats", "removes the files", "as popped", "writes the tombstone",
-        "the run is popped", "the run is busy", "finds generation", "half of stale_s",
+        "the run is popped", "the run is busy", "finds generation", "half of stale_s", "as they were",
     ):  # fmt: skip
         assert any(way in label for label in happened), way

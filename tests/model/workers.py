@@ -89,7 +89,9 @@ class Workers(Disk):
                 self._adopted_nothing(after, at, generation)
             else:
                 after[at], after[at + KEPT] = ADOPT_LINK, stats
-            yield (f"w{host}", "reads the stats of generation {}", generation, 0), after, False
+            is_old = stats != state[generation * GENERATION + STATS]
+            label = "reads the stats of generation {}" + (" as they were" if is_old else "")
+            yield (f"w{host}", label, generation, 0), after, False
 
     def _adopt_link(self, state: bytes, host: int, at: int) -> Iterator[Step]:
         generation, stats, own = state[at + NOTE], state[at + KEPT], state[at + GEN]
