@@ -163,7 +163,8 @@ class Follower(Member):
             self._has_told = True
             self._lines[0].send("stop", reason=stop.reason)
         if self._is_in_step and self._deserted_at and now > self._deserted_at + FORCE_S:
-            log.error("%s hangs after it was told to leave; the process ends", self.place.name())
+            why = "the loss of rank 0" if self._lost else "it was told to leave"
+            log.error("%s hangs after %s; the process ends", self.place.name(), why)
             os._exit(1)
 
 

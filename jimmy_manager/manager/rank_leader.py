@@ -245,7 +245,8 @@ class Leader(Member):
 
     def _end_by_force(self) -> None:
         """End the claim and this process, whose main thread hangs where no signal reaches it."""
-        log.error("rank 0 hangs in %s(); its claim is ended, and so is the process", self._step.name)
+        why = self._lost or f"the failure of {self.place.name(self._step.cause)}"
+        log.error("rank 0 hangs in %s() after %s; its claim is ended, and so is the process", self._step.name, why)
         ending = threading.Thread(target=self._end_claim, daemon=True)
         ending.start()
         ending.join(FORCE_S / 2)

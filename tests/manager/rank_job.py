@@ -50,10 +50,12 @@ def act(action):
         raise ValueError("a bad batch, which only one rank saw")
     if action == "sleep":
         time.sleep(600)
-    elif action == "hang":  # as in a library that no signal reaches
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        while True:
-            time.sleep(1)
+    elif action == "orphan":  # as a data loader's process, which keeps open what its parent has
+        if os.fork() == 0:
+            os.closerange(0, 3)
+            time.sleep(60)
+            os._exit(0)
+        os.kill(os.getpid(), signal.SIGKILL)
     elif action == "exit":
         os._exit(0)
     else:

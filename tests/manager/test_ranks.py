@@ -187,8 +187,24 @@ def test_a_rank_that_hangs_beside_a_lost_one_ends_all_the_same(tmp_path, fault, 
 @pytest.mark.nightly
 def test_a_rank_that_hangs_beside_one_that_raised_fails_the_run_by_its_name(tmp_path):
     printed = run(tmp_path, fault="0 10 sleep,1 10 raise")
-    assert "rank 0 hangs in train()" in printed
+    assert "rank 0 hangs in train() after the failure of rank 1 of 2" in printed
     assert claims(tmp_path, 3) == ["failed"]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2"])
+def test_a_signal_to_torchrun_stops_all_ranks_at_one_step_and_the_rest_ends_in_the_same_bytes(pair, tmp_path, name):
+    options = ("--standalone", "--nproc-per-node=2", "--signals-to-handle=SIGTERM,SIGINT,SIGUSR2")
+    job = start([*torchrun(*options), str(JOB), "Pair", str(tmp_path)], STEP_S="0.3")
+    while not list(tmp_path.glob("stats/*/*")):
+        assert job.poll() is None
+        time.sleep(0.1)
+    job.send_signal(signal.Signals[name])
+    assert f"stopped by {name}" in ended(job)
+    assert claims(tmp_path, 3) == ["released"]
+    assert 0 < Store(tmp_path, read_only=True).stats[key_of(tmp_path, 3)]["step"] < 16
+    assert "2 done, 0 complete before" in run(tmp_path)
+    assert results(tmp_path) == results(pair)
 
 
 def by_hand(store: Path, *options: str, kind: str = "Pair", **env: str) -> list[subprocess.Popen]:
@@ -202,16 +218,17 @@ def by_hand(store: Path, *options: str, kind: str = "Pair", **env: str) -> list[
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("lost", [0, 1])
-def test_without_an_agent_the_other_rank_leaves_within_seconds_of_a_loss(tmp_path, lost):
-    ranks = by_hand(tmp_path, FAULT=f"{lost} 10 kill")
+@pytest.mark.parametrize("how", ["kill", "orphan"])
+def test_without_an_agent_the_other_rank_leaves_within_seconds_of_a_loss(tmp_path, lost, how):
+    ranks = by_hand(tmp_path, FAULT=f"{lost} 10 {how}")
     try:
         assert ranks[lost].wait(timeout=PATIENCE_S) == -signal.SIGKILL
         since = time.monotonic()
         assert ranks[1 - lost].wait(timeout=PATIENCE_S) == 1
-        assert time.monotonic() - since < 60  # 1 or 2 s on an idle machine
+        assert time.monotonic() - since < 60  # 1 s on an idle machine; 11 s where a child keeps gloo's lines open
     finally:
         printed = [ended(rank) for rank in ranks]
-    assert ("rank 0 is gone", "the loss of rank 1 of 2")[lost] in printed[1 - lost]
+    assert ("rank 0 is gone" if (lost, how) == (0, "kill") else f"the loss of rank {lost}") in printed[1 - lost]
     assert claims(tmp_path, 3) == [("held", "released")[lost]]
 
 
