@@ -35,6 +35,7 @@ COMMANDS: dict[str, Entry] = {
     "sweep": Entry("Train", "train", "Train a job's whole grid beside other workers."),
     "process": Entry("Train", "train", "Train one configuration and print its key."),
     "submit": Entry("Train", "submit", "Queue an array of workers for a job's grid at Slurm."),
+    "stop": Entry("Train", "stop", "Ask workers to save and leave."),
     "retry": Entry("Train", "failures", "Let failed runs be tried again."),
     "ls": Entry("Look", "listing", "List runs: configuration, state and results."),
     "show": Entry("Look", "look", "Show everything that is known of a run."),
