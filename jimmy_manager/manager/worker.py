@@ -184,6 +184,7 @@ class Worker:
             _end(claim.release, interrupt)
             raise
         finally:
+            manager.stop.end_at(manager._time.moment)  # what comes next may need less time than this run
             claim.drop()
         manager.progress.end_run(key, state, message)
         if state == "done" and claim.generation > 1:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from jimmy_manager import Config, Manager, slurm
+from jimmy_manager import Config, Manager, Store, slurm
 from jimmy_manager.archives.clock import Clock
 from jimmy_manager.errors import ConfigError, SlurmError, Stopped
 from jimmy_manager.manager import job_time
@@ -312,6 +312,18 @@ def test_a_time_limit_that_is_none_is_refused(tmp_path: Path, limit: Any) -> Non
     with pytest.raises(ConfigError, match=r"is no time; write minutes|it must be more than nothing"):
         Timed(tmp_path / "store", time_limit=limit)
     assert not (tmp_path / "store").exists()
+
+
+def test_waiting_for_others_ends_with_the_time_and_asks_for_no_requeue(make: Make, requeued: list[str]) -> None:
+    manager = make(50.0, requeue=True)
+    store = Store(manager.store.directory)
+    entry = store.register(manager.get_config({}))
+    claim = store.claims.take(store.standing(entry.key), entry.digest)
+    assert claim is not None
+    report = manager.batch([{}], wait=True)
+    claim.release()
+    assert (report.busy, report.stopped, requeued) == ([entry.key], TIME_LIMIT, [])
+    assert 49 <= spent(manager) <= 52
 
 
 # Requeue
