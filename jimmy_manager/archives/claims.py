@@ -175,11 +175,14 @@ class Claims:
         trace = self.look(key)
         if trace.top == 0:
             return Standing(key, "new", trace)
-        name = layout.claim(key, trace.top)
         # Stats without a claim: it is not listed here yet, or its directory was damaged. Time will tell.
-        raw = self._read(name) if trace.top in trace.claims else b""
+        raw = self._read(layout.claim(key, trace.top)) if trace.top in trace.claims else b""
+        return self.judge(key, trace, raw)
+
+    def judge(self, key: str, trace: Trace, raw: bytes) -> Standing:
+        """Where ``key`` stands whose highest claim is ``raw`` at this moment."""
         try:
-            record = ClaimRecord.unseal(raw, name)
+            record = ClaimRecord.unseal(raw, layout.claim(key, trace.top))
         except DamagedRecord:
             return Standing(key, self._judge(key, trace.top, raw, self.lease_s), trace)
         if record.state != "held":
