@@ -47,12 +47,12 @@ class Disk:
         return f"{self.root}/{name}"
 
     def names(self, folder: str) -> list[str]:
-        try:
-            return _retry_stale(lambda: os.listdir(self.path(folder)))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise store_error("list", self.path(folder), error) from error
+        names = self._list(folder)
+        if names is None and folder:
+            # NFS goes on saying for 30 s that a name is missing, unless its folder is listed: that asks the server.
+            parent, _, name = folder.rpartition("/")
+            names = self._list(folder) if name in self.names(parent) else None
+        return names or []
 
     def read(self, name: str) -> bytes:
         return _retry_stale(lambda: self._read(name))
@@ -110,6 +110,15 @@ class Disk:
             raise store_error("move", self.path(name), error) from error
         self._sync_folder(target)
         self._sync_folder(name)
+
+    def _list(self, folder: str) -> list[str] | None:
+        """The names in a folder; None where it is missing, or a file."""
+        try:
+            return _retry_stale(lambda: os.listdir(self.path(folder)))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise store_error("list", self.path(folder), error) from error
 
     def _read(self, name: str) -> bytes:
         descriptor = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)

@@ -613,6 +613,32 @@ def test_a_stale_handle_is_asked_again_within_bounds(on_disk: Disk, inject: Any,
     assert fault.hits < 12
 
 
+def test_a_folder_that_was_missing_once_is_listed_as_soon_as_it_is_there(
+    on_disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing: set[str] = set()
+    listdir = os.listdir
+
+    def remembering(folder: str) -> list[str]:
+        """What NFS answers: a name that was missing stays so until the folder that it is in is listed."""
+        if folder in missing:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
+        try:
+            found = listdir(folder)
+        except FileNotFoundError:
+            missing.add(folder)
+            raise
+        missing.difference_update({each for each in missing if os.path.dirname(each) == folder.rstrip("/")})
+        return found
+
+    on_disk.replace("store.yaml", b"x")
+    monkeypatch.setattr(disk.os, "listdir", remembering)
+    assert on_disk.names("stats/ab") == []
+    assert {path.removeprefix(on_disk.root) for path in missing} >= {"/stats/ab"}
+    on_disk.replace(NAME, DATA)
+    assert on_disk.names("stats/ab") == ["abcdef12.g1.json"]
+
+
 def test_a_listing_that_fails_is_an_error_and_never_an_empty_folder(on_disk: Disk, inject: Any) -> None:
     on_disk.replace(NAME, DATA)
     inject("listdir", errno.EIO)
