@@ -15,7 +15,7 @@ from jimmy_manager.archives import owner
 from jimmy_manager.archives.attempt import Attempt
 from tests.cluster.sweep import PLAN, hold_of, mark_of
 from tests.stress import twins
-from tests.stress.herd import Plan
+from tests.stress.plan import Plan
 from tests.stress.witness import Witness, configurations
 
 _boot_id = owner._boot_id

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jimmy_manager import Store
 from tests.cluster.slurm import Cluster, Task
-from tests.stress.herd import Plan
+from tests.stress.plan import Plan
 from tests.stress.witness import Line, configurations, read_journals, violations
 
 PLAN = "WITNESS_PLAN"
@@ -65,7 +65,7 @@ class Sweep:
     def at_work(self) -> list[Task]:
         """The tasks that run and have begun to train in this attempt; AssertionError where all tasks have ended."""
         tasks = self.cluster.tasks()
-        assert tasks, f"all tasks ended after {dict(self.hits)} at {self.progress:.0%}\n{self.said()}"
+        assert tasks, f"all tasks ended after {dict(self.hits)} at {self.plan.progress:.0%}\n{self.said()}"
         return [task for task in tasks if task.state == "R" and mark_of(self.plan, task.job, task.restarts).exists()]
 
     def hit_one(self, what: str, throw: Callable[[Task], None]) -> Task:
@@ -109,7 +109,7 @@ class Sweep:
         """A random task at work, once the sweep's progress is due for another hit."""
         due = min(self.hits.total() / self.plan.hits, 0.9)
         what = f"progress of {due:.0%} after {dict(self.hits)}"
-        return self._random.choice(self.cluster.wait_for(what, lambda: self.progress >= due and self.at_work()))
+        return self._random.choice(self.cluster.wait_for(what, lambda: self.plan.progress >= due and self.at_work()))
 
     def tasks_on(self, node: str) -> list[Task]:
         """The tasks at work on ``node``."""
@@ -124,12 +124,6 @@ class Sweep:
 
         self.cluster.wait_for(f"{[task.name for task in tasks]} to be taken away", are_restarted)
         return len(tasks)
-
-    @property
-    def progress(self) -> float:
-        """The share of configurations that are finished."""
-        finished = Path(self.plan.finished)
-        return finished.stat().st_size / self.plan.configs if finished.exists() else 0.0
 
     def end(self) -> None:
         """Wait until no task is left in the queue; ``ended`` then tells how each of them ended."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.cluster.slurm import Cluster
 from tests.cluster.sweep import Sweep
-from tests.stress.herd import Plan
+from tests.stress.plan import Plan
 
 
 def test_each_configuration_is_done_once_while_tasks_are_requeued_cancelled_and_killed(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.cluster.slurm import CPUS, Cluster
 from tests.cluster.sweep import Sweep
-from tests.stress.herd import Plan
+from tests.stress.plan import Plan
 
 _UP = ("idle", "mixed", "allocated")
 _NOTHING = "#!/bin/sh\nexec sleep 1\n"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cluster.slurm import Cluster
 from tests.cluster.sweep import ROOT, Sweep
-from tests.stress.herd import Plan
+from tests.stress.plan import Plan
 from tests.stress.witness import read_journals
 
 _SAVE_INTERVAL = 10

@@ -15,7 +15,7 @@ import pytest
 
 from tests.cluster.slurm import Cluster, Task, wait_for
 from tests.cluster.sweep import Sweep
-from tests.stress.herd import Plan
+from tests.stress.plan import Plan
 
 
 def test_nothing_that_a_zombie_writes_after_the_takeover_counts(cluster: Cluster, tmp_path: Path) -> None:
