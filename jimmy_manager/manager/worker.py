@@ -81,6 +81,7 @@ class Worker:
         self._postpones = postpones
         self._janitor = Janitor(manager.store)
         self._untidy: set[str] = set()
+        self._hidden: dict[tuple[str, int], float] = {}
         self.saves = 0
         self.has_begun = False
         self.shortage = ""
@@ -108,7 +109,7 @@ class Worker:
         newest = self._newest(standing) if self._resume else None
         if newest is not None and self._is_complete(standing, newest):
             return Outcome("skipped", entry.key)
-        if standing.state == "held":
+        if standing.state == "held" or self._is_hidden(standing):
             return Outcome("busy", entry.key, standing=standing)
         if standing.state == "failed" and self._failures(standing) > self._retries:
             return Outcome("failed", entry.key, standing=standing)
@@ -227,6 +228,14 @@ class Worker:
         # Trained to the end by a worker that died, or may have died, before it said so: somebody has to say it.
         is_open = standing.state in ("held", "dead", "dropped", "silent", "ended", "released", "retry")
         return newest.epoch > self._total or (newest.epoch == self._total and not is_open)
+
+    def _is_hidden(self, standing: Standing) -> bool:
+        """Whether a run was declared done by stats that are not listed here yet; a finished run stays as it is."""
+        if standing.state != "done" or not self._resume or standing.trace.top - 1 in standing.trace.stats:
+            return False
+        claims = self._store.claims
+        since = self._hidden.setdefault((standing.key, standing.trace.top), claims.clock.monotonic())
+        return claims.clock.monotonic() < since + 2 * claims.stale_s
 
     def _may_retry(self, key: str) -> bool:
         standing = self._store.standing(key)

@@ -239,6 +239,18 @@ def test_a_run_that_another_host_trained_to_the_end_and_never_declared_done_is_w
     assert store.standing(key).state == "done"
 
 
+def test_a_finished_run_whose_stats_are_not_listed_yet_is_not_trained_again(tmp_path: Path) -> None:
+    key = Counting(tmp_path / "store").process({"a": 1})
+    stats = tmp_path / "store" / layout.stats(key, 1)
+    stats.rename(tmp_path / "stats")
+    report = Counting(tmp_path / "store", stale_s=30.0).batch([{"a": 1}])
+    assert report.busy == [key]
+    lagging = Counting(tmp_path / "store", stale_s=0.5)
+    threading.Timer(0.1, (tmp_path / "stats").rename, [stats]).start()
+    assert lagging.batch([{"a": 1}], wait=True).skipped == [key]
+    assert lagging.store.claims.look(key).claims == (1, 2)
+
+
 def test_a_claim_whose_creation_raised_is_released_if_it_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
