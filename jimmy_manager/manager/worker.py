@@ -145,8 +145,8 @@ class Worker:
         if not self.is_hopeless:
             self.is_hopeless = pace.is_own and need_s > whole_s
             self.shortage = (
-                f"run {key} would be saved next after about {duration(need_s)}, but of the {duration(whole_s)} that "
-                f"there are for work {duration(max(0.0, left_s))} are left"
+                f"run {key} needs about {duration(need_s)} until its next save, but {duration(max(0.0, left_s))} of "
+                f"{duration(whole_s)} are left for it; give it a longer time limit"
             )
         if pace.is_own and self._postpones:
             return Outcome("postponed", key)

@@ -224,9 +224,9 @@ def test_a_run_that_no_such_job_can_advance_is_an_error_and_no_requeue(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make().process({"train": 50}, num_epochs=1)
-    with pytest.raises(Stopped, match=r"saved next after about 1:02, but of the 40\.0 s .* 40\.0 s are left"):
+    with pytest.raises(Stopped, match=r"needs about 1:02 until its next save, but 40\.0 s of 40\.0 s are left"):
         make(40.0).batch([{"train": 50}])
-    with pytest.raises(Stopped, match="saved next after about 1:02"):
+    with pytest.raises(Stopped, match="needs about 1:02 until its next save"):
         make(40.0).process({"train": 50})
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     monkeypatch.setattr(slurm, "requeue", lambda job: pytest.fail("was requeued"))
