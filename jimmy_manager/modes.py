@@ -27,15 +27,14 @@ def is_shared(folder: str | os.PathLike[str]) -> bool:
 def give(target: int | str, wanted: int) -> None:
     """Give the file or directory ``target`` (a descriptor or a path) the mode ``wanted``, if it has another one.
 
-    Raises ``OSError`` where that is refused, unless the group has the rights all the same.
+    Raises ``OSError`` where that is refused, unless it gives all of these rights, and perhaps more.
     """
     if os.stat(target).st_mode & _ALL == wanted:
         return
     try:
         os.chmod(target, wanted)
     except OSError:
-        # Some file systems know no modes; their mount options decide, and may give enough.
-        if os.stat(target).st_mode & wanted & 0o777 != wanted & 0o777:
+        if os.stat(target).st_mode & wanted != wanted:
             raise
 
 

@@ -51,6 +51,6 @@ class ReadOnly:
 def unsafe(what: str, refused: str) -> UnsafeStore:
     """The error for ``what`` a store does not do because the doctor found that claims are not safe in it."""
     return UnsafeStore(
-        f"{what}: {refused}; move the store to another file system, or run 'jimmy doctor --peer' on two nodes again "
-        "once that was mended"
+        f"{what}: {refused}; move the store to another file system, or have this one mended, and let 'jimmy doctor "
+        "--peer' examine it again on two nodes"
     )

@@ -37,7 +37,7 @@ _EVERY_S = 10.0
     help="Seconds to wait for it.",
 )
 @click.option("--quick", is_flag=True, help="Half a minute instead of two; may only raise what is recorded.")
-@click.option("--reset", is_flag=True, help="Go by today's measurement, even where an earlier one found worse.")
+@click.option("--reset", is_flag=True, help="Forget what earlier examinations found.")
 @click.option("--no-record", is_flag=True, help="Leave the store as it is.")
 @json_option
 @click.pass_context
@@ -53,12 +53,15 @@ def doctor(
     be safe.
     """
     from jimmy_manager.cluster import doctor as examination
+    from jimmy_manager.cluster import prescription
 
     if peer:
         remarks, data = _by_two(store, timeout_s, quick, reset, no_record)
         for remark in [] if as_json else remarks:
             _print(remark)
     else:
+        if reset:
+            prescription.forget(store)
         remarks, data = [], {}
         for remark in examination.examine(store):
             remarks.append(remark)

@@ -18,7 +18,7 @@ from jimmy_manager.cluster import delays, races
 from jimmy_manager.cluster.delays import Delay, Trial
 from jimmy_manager.cluster.meeting import Met
 from jimmy_manager.cluster.races import Tally, Try
-from jimmy_manager.cluster.talk import PeerLost, Talk
+from jimmy_manager.cluster.talk import STOPPED, PeerLost, Talk
 from jimmy_manager.errors import StoreError
 
 PROTOCOL = 1
@@ -100,6 +100,14 @@ class Pair:
 
         Raises ``StoreError`` where both look through one mount of one host.
         """
+        try:
+            return self._examine()
+        except StoreError as error:
+            if error.errno in (errno.ENOENT, errno.ESTALE):  # the folder of the two is gone
+                raise PeerLost(STOPPED) from error
+            raise
+
+    def _examine(self) -> Measured:
         mine, theirs = self._introduce()
         leader, follower = (mine, theirs) if self._is_leader else (theirs, mine)
         self._say(f"met {theirs.host} (process {theirs.pid})")

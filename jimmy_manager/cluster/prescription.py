@@ -19,6 +19,7 @@ from jimmy_manager.cluster import delays
 from jimmy_manager.cluster.peer import Measured
 from jimmy_manager.cluster.remark import NOTE, OK, Remark
 from jimmy_manager.cluster.verdict import LEASE_S, Verdict, name_of
+from jimmy_manager.errors import StoreError
 
 
 class Prescription(NamedTuple):
@@ -63,6 +64,17 @@ def write(directory: str, changes: dict[str, Any]) -> StoreFile:
     current = store_file.read(files)
     files.shared = bool(current and current.shared)
     return store_file.edit(files, lambda info: info._replace(**changes))
+
+
+def forget(directory: str) -> None:
+    """Take back all that was recorded, as where a store was moved to a disk of one machine.
+
+    Raises ``StoreError`` where others may see the file system, too: there only two nodes can tell.
+    """
+    if not filesystem.is_local(directory):
+        kind = filesystem.kind(directory) or "a file system of unknown type"
+        raise StoreError(f"on {kind} only two nodes can tell what is safe; run 'jimmy doctor --peer --reset' on both")
+    write(directory, {"stale_s": None, "lease_s": None, "doctor": None})
 
 
 def _record(measured: Measured, verdict: Verdict) -> dict[str, Any]:

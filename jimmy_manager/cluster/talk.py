@@ -17,7 +17,7 @@ from jimmy_manager.cluster.place import Place
 from jimmy_manager.errors import JimmyError, StoreError
 
 SILENCE_S = 120.0
-_STOPPED = "the doctor on the other node was stopped; what it says there may tell why"
+STOPPED = "the doctor on the other node was stopped; what it says there may tell why"
 _EMPTY = 10
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.1
 
@@ -49,7 +49,7 @@ class Talk:
             self.place.put(f"{self._me}.{self._sent}.json", json.dumps(message).encode())
         except StoreError as error:
             if error.errno in (errno.ENOENT, errno.ESTALE):
-                raise PeerLost(_STOPPED) from error
+                raise PeerLost(STOPPED) from error
             raise
 
     def receive(self) -> Any:
@@ -64,7 +64,7 @@ class Talk:
                 return json.loads(raw)
             self._empty = 0 if names else self._empty + 1
             if self._empty > _EMPTY:  # not even this one's own sign of life is there
-                raise PeerLost(_STOPPED)
+                raise PeerLost(STOPPED)
             if self._clock() - self._heard_at > self._silence_s:
                 raise PeerLost(f"the doctor on the other node has given no sign for {self._silence_s:g} s")
             time.sleep(pause_s)

@@ -119,6 +119,17 @@ def test_a_directory_that_another_process_made_first_stays_as_it_is(tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
+def test_a_directory_of_another_user_that_is_not_set_group_id_is_refused(place: Path) -> None:
+    """What is made in it would belong to another group."""
+    os.mkdir(place / "store")
+    os.chown(place / "store", BERT[0], GROUP)
+    os.chmod(place / "store", 0o770)
+    made = run_as(ANNA, place, "-m", "jimmy_manager.cli", "init", "--shared", "group")
+    assert (made.returncode, "cannot share" in made.stderr) == (1, True)
+    os.chmod(place / "store", 0o2775)
+    assert run_as(ANNA, place, "-m", "jimmy_manager.cli", "init", "--shared", "group").returncode == 0
+
+
 # ---- the store
 
 

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jimmy_manager import Store
+from jimmy_manager.archives import filesystem
 from jimmy_manager.cli.main import main
 from jimmy_manager.cluster import doctor as examination
 from jimmy_manager.cluster import prescription, racer
@@ -72,6 +73,19 @@ def test_a_refused_store_says_so_to_whoever_writes(jimmy: Jimmy, store: Path) ->
     assert "nfs4 (x) two won; move the store to another file system" in result.stderr
     assert jimmy("ls").exit_code == 0
     assert "two won" in jimmy("doctor", str(store), code=1).output
+
+
+def test_a_refused_store_that_was_moved_to_a_disk_of_one_machine_is_freed_by_reset(
+    jimmy: Jimmy, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prescription.write(str(store), {"doctor": {"refused": "on nfs4 (x) two won"}, "stale_s": 33.0})
+    monkeypatch.setattr(filesystem, "kind", lambda path: "nfs4")
+    assert "run 'jimmy doctor --peer --reset' on both" in jimmy("doctor", "--reset", str(store), code=1).stderr
+    monkeypatch.setattr(filesystem, "kind", lambda path: "ext4")
+    jimmy("doctor", "--reset", str(store))
+    info = Store(store).info
+    assert (info.refused, info.stale_s, info.doctor) == ("", None, None)
+    Store(store).register({"lr": 7.0})
 
 
 def test_init_makes_a_store_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,21 @@ def test_one_place_seen_twice_is_no_pair_of_nodes_and_both_hear_of_it(store: Pat
     assert not (store / ".doctor").exists()
 
 
+@pytest.mark.parametrize("step", ["met", "a name by link", "watching"])
+def test_whoever_is_interrupted_leaves_nothing_and_the_other_one_hears_of_it(store: Path, step: str) -> None:
+    class Interrupted(Silent):
+        def say(self, text: str) -> None:
+            if text.startswith(step):
+                raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(consult, str(store), SHORT, Interrupted(), timeout_s=120, side=side("alpha"))
+        second = pool.submit(consult, str(store), SHORT, Silent(), timeout_s=120, side=side("beta"))
+        assert isinstance(first.exception(), KeyboardInterrupt)
+        assert isinstance(second.exception(), PeerLost), second.exception()
+    assert not (store / ".doctor").exists()
+
+
 def test_nobody_comes(store: Path) -> None:
     with pytest.raises(StoreError, match=r"nobody came within 0\.3 s"):
         consult(str(store), SHORT, Silent(), timeout_s=0.3)
