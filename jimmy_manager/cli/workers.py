@@ -34,6 +34,8 @@ _DROPPED = ("generation", "user", "pid", "since", "seconds_per_epoch", "job", "n
 _EVERY_S = 5.0
 _SLURM_ANSWERS_S = 5.0
 _COLOURS = {"lost": "red", "stopping": "yellow"}
+_ORDER = ("lost", "stopping", "running")
+"""What needs attention comes first, as a screen may not have room for all."""
 _OTHER_SCREEN, _OWN_SCREEN, _HOME, _REST_OF_LINE, _REST_OF_SCREEN = (
     "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l", "\x1b[H", "\x1b[K", "\x1b[J",
 )  # fmt: skip
@@ -111,6 +113,8 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     else:
         for line in _lines(rows):
             click.echo(line)
+        if any(row["alive"] is None and row["state"] != "lost" for row in rows):
+            click.secho("'jimmy workers --watch' tells who gives signs of life", dim=True)
 
 
 def _title(rows: list[dict[str, Any]], store: str) -> str:
@@ -124,7 +128,12 @@ def _lines(rows: list[dict[str, Any]]) -> list[str]:
     """The table in as many columns as the terminal has room for."""
     if not rows:
         return ["nobody holds a run"]
-    shown = [{_SHOWN[name]: row[name] for name in _SHOWN} | {"since": _age(row["since"])} for row in rows]
+    rows = sorted(rows, key=lambda row: (_ORDER.index(row["state"]) if row["state"] in _ORDER else 0, row["key"]))
+    shown = [
+        {_SHOWN[name]: row[name] for name in _SHOWN}
+        | {"since": _age(row["since"]), "node": row["node"].partition(".")[0] or row["node"]}
+        for row in rows
+    ]
     told = [title for name, title in _SHOWN.items() if any(row[name] not in ("", None) for row in rows)]
     columns = Columns(shown, told)
     wide = shutil.get_terminal_size().columns
@@ -146,7 +155,7 @@ def _fitting(lines: list[str]) -> list[str]:
 
 def _age(at: float) -> str:
     """How long ago; the clock of the worker's host may be ahead of this one's."""
-    return f"{duration(max(0.0, round(time.time() - at)))} ago"
+    return f"{_short(max(0.0, time.time() - at))} ago"
 
 
 def _row(holder: Holder, *, has_looked_twice: bool) -> dict[str, Any]:
@@ -167,5 +176,9 @@ def _heard(holder: Holder, *, has_looked_twice: bool) -> str:
     """When its heartbeat was seen to move, as far as this command has watched; else how often it has moved at all."""
     if not has_looked_twice:
         return f"beat {holder.record.beat}"
-    quiet = f"{holder.quiet_s:.0f} s" if holder.quiet_s < 60 else duration(holder.quiet_s)
+    quiet = _short(holder.quiet_s)
     return f"{quiet} ago" if holder.is_alive else f"none for {quiet}"
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 59.5 else duration(seconds)
