@@ -100,6 +100,19 @@ def test_without_its_option_and_after_sigterm_nothing_is_requeued(
     assert requeues() == []
 
 
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]])
+def test_a_job_that_is_cancelled_while_it_saves_is_not_requeued(
+    start: Start, tmp_path: Path, requeues: Callable[[], list[str]], workers: list[str]
+) -> None:
+    process = start("sweep", JOB, *workers, "--requeue", "--num-epochs", "100000", "pause=1")
+    wait_for(lambda: len(list(tmp_path.glob("training-*"))) == max(1, len(workers)), process)
+    process.send_signal(signal.SIGUSR2)
+    process.send_signal(signal.SIGTERM)
+    finish(process)
+    assert requeues() == []
+    assert states(tmp_path / "own") == {"released"}
+
+
 def test_a_requeue_that_slurm_refuses_is_an_error(
     start: Start, tmp_path: Path, requeues: Callable[[], list[str]]
 ) -> None:
