@@ -54,8 +54,8 @@ class Cluster:
         return _run(list(command), self.environ)
 
     def sbatch(self, *arguments: str, script: str, environ: dict[str, str] | None = None) -> int:
-        """Submit ``script`` and return the number of the job."""
-        command = ["sbatch", "--parsable", "--requeue", "--open-mode=append", *arguments]
+        """Submit ``script`` and return the number of the job; without ``--output`` what it prints is lost."""
+        command = ["sbatch", "--parsable", "--requeue", "--open-mode=append", "--output=/dev/null", *arguments]
         return int(_run(command, self.environ | (environ or {}), script).partition(";")[0])
 
     def tasks(self, *states: str) -> list[Task]:

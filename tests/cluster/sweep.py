@@ -76,8 +76,10 @@ class Sweep:
         return task
 
     def kill(self, task: Task) -> None:
-        """SIGKILL for the worker of ``task``, behind Slurm's back and without any chance to save."""
-        os.kill(self.pid_of(task), signal.SIGKILL)
+        """SIGKILL for the worker of ``task`` in the middle of an epoch, behind Slurm's back."""
+        pid = self.pid_of(task)
+        self.hold(pid)
+        os.kill(pid, signal.SIGKILL)
 
     def pid_of(self, task: Task) -> int:
         """The worker's process of a task that is at work."""

@@ -27,7 +27,7 @@ def test_each_configuration_is_done_once_while_tasks_are_requeued_cancelled_and_
     assert sweep.violations() == []
     assert {name for name, state in sweep.ended.items() if not state.startswith("COMPLETED 0:0")} == gone
     takeovers = sweep.takeovers()
-    assert takeovers.total() > takeovers["released"], "nobody was killed in the middle of a run"
+    assert takeovers.total() - takeovers["released"] >= sweep.hits["killed"]
     assert takeovers.total() >= 5
     assert sweep.resumed() >= 5
 
