@@ -111,6 +111,34 @@ def test_one_place_seen_twice_is_no_pair_of_nodes_and_both_hear_of_it(store: Pat
     assert not (store / ".doctor").exists()
 
 
+_SHIFTED = """
+import sys, time
+shift, monotonic, now = float(sys.argv[1]), time.monotonic, time.time
+time.monotonic, time.time = lambda: monotonic() + 7 * shift, lambda: now() + shift
+from jimmy_manager.cluster.delays import COUNTED, worst
+from tests.cluster.test_peer import SHORT, Silent, consult, side
+found = consult(sys.argv[2], SHORT._replace(rounds=30), Silent(), timeout_s=120, side=side(sys.argv[1])).measured
+contended = sum(race.contended for race in found.races)
+print(found.leader.host, round(found.clock.seconds / 3600), contended > 0, worst(found.delays, *COUNTED) < 30)
+"""
+
+
+def test_clocks_that_differ_by_an_hour_change_nothing_but_what_is_told(store: Path) -> None:
+    """Processes, as each of them needs a clock of its own."""
+    command = [sys.executable, "-P", "-c", _SHIFTED]
+    started = [
+        subprocess.Popen(
+            [*command, shift, str(store)], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for shift in ("0", "3600")
+    ]  # fmt: skip
+    told = [process.communicate(timeout=300) for process in started]
+    assert told[0][0] == told[1][0], told
+    leader, apart, *rest = told[0][0].split()
+    assert (apart, rest) == ("1" if leader == "0" else "-1", ["True", "True"]), told
+
+
 @pytest.mark.parametrize("step", ["met", "a name by link", "watching"])
 def test_whoever_is_interrupted_leaves_nothing_and_the_other_one_hears_of_it(store: Path, step: str) -> None:
     class Interrupted(Silent):
@@ -363,11 +391,11 @@ def seen_after(seconds: float | None, kind: str = "listed") -> tuple[Delay, ...]
 
 
 @pytest.mark.parametrize(
-    ("worst", "stale_s", "lease_s"), [(0.002, 3.0, 120.0), (20.02, 33.0, 132.0), (60.0, 92.0, 368.0)]
+    ("late_s", "stale_s", "lease_s"), [(0.002, 3.0, 120.0), (20.02, 33.0, 132.0), (60.0, 92.0, 368.0)]
 )
 @pytest.mark.parametrize("kind", COUNTED)
-def test_stale_s_is_the_worst_with_a_margin(kind: str, worst: float, stale_s: float, lease_s: float) -> None:
-    verdict = judge(measured(delays=seen_after(worst, kind)))
+def test_stale_s_is_the_worst_with_a_margin(kind: str, late_s: float, stale_s: float, lease_s: float) -> None:
+    verdict = judge(measured(delays=seen_after(late_s, kind)))
     assert (verdict.stale_s, verdict.lease_s, verdict.refused) == (stale_s, lease_s, "")
     assert verdict.lease_s is not None
     assert verdict.lease_s >= 4 * stale_s
@@ -411,8 +439,8 @@ def test_locks_appends_and_clocks_are_told_in_words() -> None:
 # ---- what is recorded
 
 
-def prescribed(store: Path, worst: float, **more: bool) -> tuple[float, str]:
-    found = measured(delays=seen_after(worst))
+def prescribed(store: Path, late_s: float, **more: bool) -> tuple[float, str]:
+    found = measured(delays=seen_after(late_s))
     given = prescription.prescribe(str(store), found, judge(found), **more)
     prescription.write(str(store), given.changes)
     return given.changes["stale_s"], " ".join(remark.text for remark in given.remarks)
