@@ -161,19 +161,6 @@ def test_errors_shows_the_traceback_and_retry_frees_the_run(jimmy: Jimmy, store:
     assert "no run has failed" in jimmy("errors").stderr
 
 
-def test_workers_tells_who_holds_what(jimmy: Jimmy, store: Path, key_of: KeyOf) -> None:
-    opened = Store(store)
-    key = key_of(lr=0.9)
-    claim = opened.claims.take(opened.standing(key), opened.registry.read(key).digest)
-    assert claim is not None
-    (row,) = json.loads(jimmy("workers", "--json").stdout)
-    assert (row["key"], row["state"], row["generation"], row["heartbeat"]) == (key, "running", 1, 0)
-    assert json.loads(jimmy("workers", "--json", "--probe", "0").stdout)[0]["heartbeat"] == "0 (no sign)"
-    claim.drop()
-    assert json.loads(jimmy("workers", "--json").stdout)[0]["state"] == "lost"
-    assert jimmy("workers").stdout.splitlines()[1].startswith(f"{key}\tlost\t")
-
-
 def test_pop_takes_runs_out(jimmy: Jimmy, key_of: KeyOf) -> None:
     jimmy("pop", key_of(lr=0.1), key_of(lr=0.2), "--yes")
     assert key_of(lr=0.1) not in jimmy("ls").stdout
