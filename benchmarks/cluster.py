@@ -8,11 +8,13 @@ has to be trained again is part of it; Slurm's own part is from the end of the p
 or nothing where a sibling takes the run over. *Taken over*: from the death of a worker to its successor's claim. A lost
 host is a stopped worker that seems to run under another boot id: only its silence tells, and the lease is subtracted.
 *Operations*: system calls on files of the store as strace counts them, a second in windows of half a minute; what a
-page cache or an NFS client answers by itself is counted all the same. Waiting, a look of five calls is followed by five
-seconds without any: such a window may hold 0.15 a second more than the mean, which is what the aim is about.
+page cache answers by itself is counted all the same, and what reaches an NFS server is counted by its client in the
+lab's virtual machine. Whoever waits makes five calls and then none for five seconds: such a window may hold 0.15 a
+second more than the mean, which is what the aim is about.
 
-Each line gives median, p90, p99 and maximum; of the ten or so values that there are, p99 is the maximum. The parts
-that need Slurm run on the lab's cluster of four nodes on this machine, and are not run where that is absent.
+Each line gives median, p90, p99 and maximum; of the ten or so values that there are, p99 is the maximum. What needs
+Slurm or NFS runs in the lab, a cluster of four nodes on this machine and a virtual machine, and is not run where that
+is absent.
 
 It cannot show how long a busy cluster lets a job wait, what a slow shared file system adds to each operation, nor a
 real host's loss; Slurm's part is that of the lab, which lets a requeued job wait for 5 s (elsewhere up to 120 s).
@@ -26,6 +28,7 @@ import math
 import multiprocessing
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -408,15 +411,77 @@ def _rates(store: Path, since: float, windows: int) -> list[float]:
     return [found.count(window) / WINDOW_S for window in range(windows)]
 
 
+# On NFS
+
+
+def on_nfs(directory: Path, seconds: int) -> None:
+    """Calls to an NFS 4.2 server in the lab's virtual machine: of a holder's heartbeats, then with a worker that waits.
+
+    The kernel there counts the calls of both clients together.
+    """
+    script = LAB.with_name("nfs.sh")
+    if missing := [name for name in ("linux.uml", "exportfs", "rpcbind") if shutil.which(name, path=SBIN) is None]:
+        print(f"not run: calls to an NFS server; {', '.join(missing)} not installed")
+        return
+    if not script.is_file():
+        print(f"not run: calls to an NFS server; there is no {script}")
+        return
+    this, held = shlex.join([sys.executable, str(Path(__file__).resolve())]), directory / "held"
+    command = _NFS.format(this=this, held=shlex.quote(str(held)), seconds=seconds)
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    told = subprocess.run(
+        [str(script), "run", command, "--timeout", "600"], env=environ, text=True, capture_output=True, check=False
+    )
+    if told.returncode:
+        raise RuntimeError(f"the lab's nfs.sh failed: {told.stdout}{told.stderr}")
+    first, second, third, fourth = map(int, told.stdout.split())
+    alone = (second - first) / seconds
+    report("calls a second to an NFS 4.2 server, heartbeats of one run", [alone], "/s")
+    report("calls a second to an NFS 4.2 server, waiting for that run", [(fourth - third) / seconds - alone], "/s", 1)
+
+
+_NFS = """
+calls() {{ awk '/^proc4/ {{ for (i = 3; i <= NF; i++) sum += $i }} END {{ print sum }}' /proc/net/rpc/nfs; }}
+onA {this} --hold "$A/store" --mark {held} >&2 & holder=$!
+until [ -e {held} ]; do sleep 0.5; done
+calls; sleep {seconds}; calls
+onB {this} --wait "$B/store" >&2 & waiter=$!
+sleep 40
+calls; sleep {seconds}; calls
+kill $holder $waiter
+"""
+
+
+def hold(store: Path, mark: Path) -> None:
+    """Hold the run of `Epochs` without training it, which torch would be needed for, and leave ``mark``."""
+    be_host("A")
+    manager = Epochs(store, verbose=False)
+    entry = manager.store.register({"run": 0})
+    claim = manager.store.claims.take(manager.store.standing(entry.key), entry.digest)
+    if claim is None:
+        raise RuntimeError(f"somebody else holds the run in {store}")
+    claim.start_heartbeat()
+    mark.touch()
+    signal.pause()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds, to see that it runs")
     parser.add_argument("--dir", help="where to write; default: a temporary directory")
-    parser.add_argument("--only", choices=("slurm", "takeover", "operations"), help="one part alone")
+    parser.add_argument("--only", choices=("slurm", "takeover", "operations", "nfs"), help="one part alone")
+    for role in ("--hold", "--wait", "--mark"):  # the two processes in the virtual machine
+        parser.add_argument(role, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.hold:
+        return hold(arguments.hold, arguments.mark)
+    if arguments.wait:
+        return _work(arguments.wait, "B", 1, {})
     directory = Path(tempfile.mkdtemp(prefix="jimmy-bench-", dir=arguments.dir))
     print(f"{'':58} {'median':>8} {'p90':>8} {'p99':>8} {'max':>8}      aim")
     try:
+        if arguments.only in (None, "nfs"):
+            on_nfs(directory, 30 if arguments.quick else 60)
         if arguments.only in (None, "takeover", "operations"):
             on_this_host(directory, arguments.only, is_quick=arguments.quick)
         if arguments.only in (None, "slurm"):

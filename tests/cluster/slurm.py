@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeVar
 NODES = 4
 CPUS = 4
 _PORTS = 11 + NODES
-_LONGEST_S = 400.0
+_LONGEST_S = 900.0
 
 T = TypeVar("T")
 

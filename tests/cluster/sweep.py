@@ -104,6 +104,7 @@ class Sweep:
     def count(self, what: str, hits: int = 1) -> None:
         """Note hits, here and for the workers, which hold back while their progress is ahead of the hits."""
         self.hits[what] += hits
+        self._note_ends()
         with (self._folder / "hit").open("ab") as file:
             file.write(b"." * hits)
 
@@ -129,9 +130,15 @@ class Sweep:
 
     def end(self) -> None:
         """Wait until no task is left in the queue; ``ended`` then tells how each of them ended."""
-        self.cluster.wait_for("the end of the sweep", lambda: not self.cluster.tasks())
-        self.ended = self.cluster.states(self.job)
+        while (left := len(self.cluster.tasks())) > 0:
+            self._note_ends()
+            self.cluster.wait_for("the end of a task", lambda left=left: len(self.cluster.tasks()) < left)
+        self._note_ends()
         assert len(self.ended) == self.plan.workers
+
+    def _note_ends(self) -> None:
+        # Slurm forgets a task five minutes after its end, and a slow machine may take longer than that for a sweep.
+        self.ended |= self.cluster.states(self.job)
 
     def violations(self) -> list[str]:
         """What the judge finds, after a line of figures for whoever reads the failure."""
