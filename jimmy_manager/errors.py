@@ -117,7 +117,7 @@ class ClaimLost(JimmyError):
 
 
 class Stopped(JimmyError):
-    """A signal asked the worker to stop: the run was saved, released, and goes on with whoever takes it."""
+    """A signal, the time limit or a request asked the worker to stop; the run is released, and goes on with others."""
 
 
 class RunBusy(JimmyError):
