@@ -207,6 +207,22 @@ def test_a_second_user_resumes_the_run_of_a_first_one(place: Path) -> None:
     assert pruned.returncode == 0, pruned.stderr
 
 
+def test_logs_and_checkpoints_of_a_trained_manager_are_shared(place: Path) -> None:
+    from tests.manager.test_trained import JOB
+
+    (place / "little.py").write_text(JOB)
+    (place / "little.py").chmod(0o644)
+    run = "import runpy, sys; sys.path.insert(0, '.'); runpy.run_path('little.py', run_name='__main__')"
+    run_as(ANNA, place, "-m", "jimmy_manager.cli", "init", "--shared", "group")
+    begun = run_as(ANNA, place, "-c", run, "store", "2")
+    assert begun.stdout.startswith("2 "), begun.stderr
+    resumed = run_as(BERT, place, "-c", run, "store", "4")
+    assert resumed.stdout.startswith("4 "), resumed.stderr
+    logs = {path.stat().st_uid for path in (place / "store/logs").rglob("*tfevents*")}
+    assert logs == {ANNA[0], BERT[0]}
+    check_all_shared(place / "store")
+
+
 def test_without_sharing_the_second_user_is_refused(place: Path) -> None:
     """The broken twin."""
     private = TRAIN.replace(', shared="group"', "")
@@ -237,20 +253,6 @@ def test_a_checkpoint_of_another_user_is_copied_where_links_to_it_are_refused(pl
     assert ours.read_bytes() == b"data"
     if Path("/proc/sys/fs/protected_hardlinks").read_text().strip() == "1":
         assert ours.stat().st_ino != hers.stat().st_ino
-
-
-def test_logs_of_tensorboard_let_the_group_in(place: Path) -> None:
-    log = (
-        "from jimmy_manager.training.tensorboard_manager import TensorBoardManager as T\n"
-        "with T('store/logs/ab/abcdef12', ['loss']) as log: log.log(1, loss=0.5)"
-    )
-    for user in (ANNA, BERT):
-        if user == ANNA:
-            run_as(ANNA, place, "-m", "jimmy_manager.cli", "init", "--shared", "group")
-        done = run_as(user, place, "-c", log)
-        assert done.returncode == 0, done.stderr
-    assert len(list((place / "store/logs/ab/abcdef12").iterdir())) == 2
-    check_all_shared(place / "store")
 
 
 def test_logs_elsewhere_are_made_as_ever(tmp_path: Path, umask_077: None) -> None:
