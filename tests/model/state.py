@@ -28,8 +28,8 @@ WORKER = 6
 
 # --- everything else: the janitor, whoever pops, a rename that is still to come, what was promised, what may go wrong
 (J_PC, J_FLOOR, J_STATS, J_TIMER, J_NAMES, P_PC, P_GEN, LATE_GEN, LATE_STATS, FINISHED, POPPED_GEN, PEAK, COMPLETE,
- CRASHES, ERRORS, LATES, POPS) = range(17)  # fmt: skip
-REST = 17
+ CRASHES, ERRORS, LATES, POPS, EXTENSIONS) = range(18)  # fmt: skip
+REST = 18
 PERSON_HOST = 7
 NOBODY = 6
 """The host of a generation of which it no longer matters."""
@@ -41,9 +41,10 @@ class Bounds(NamedTuple):
     """How far is looked, and without which rule.
 
     ``stale`` gives each worker a host of its own and lets listings lag; without it all see everything at once.
-    ``crashes``, ``errors`` (a write of stats fails, done or not), ``lates`` (a failed rename that may still happen)
-    and ``pops`` bound how often that comes about in one behaviour. Stalls are not bounded: whoever is not at turn
-    stalls, past any lease, as a held run may be taken over at any time (silence, or a verdict of Slurm's).
+    ``crashes``, ``errors`` (a write of stats fails, done or not), ``lates`` (a failed rename that may still happen),
+    ``pops`` and ``extensions`` (a finished run is claimed again) bound how often that comes about in one behaviour.
+    Stalls are not bounded: whoever is not at turn stalls, past any lease, as a held run may be taken over at any time
+    (silence, or a verdict of Slurm's).
     """
 
     workers: int = 3
@@ -54,6 +55,7 @@ class Bounds(NamedTuple):
     errors: int = 0
     lates: int = 0
     pops: int = 0
+    extensions: int = 0
     janitor: bool = False
     without: str = ""
 
@@ -77,6 +79,7 @@ class Layout:
         state = bytearray(self.rest + REST)
         bounds = self.bounds
         budgets = {CRASHES: bounds.crashes, ERRORS: bounds.errors, LATES: bounds.lates, POPS: bounds.pops}
+        budgets[EXTENSIONS] = bounds.extensions
         for field, count in budgets.items():
             state[self.rest + field] = count
         return bytes(state)

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from tests.model.disk import Disk, Step
 from tests.model.state import (
     ACKED, ACKNOWLEDGE, ADOPT_COMMIT, ADOPT_LINK, ADOPT_LIST, ADOPT_READ, BASE, BELOW_LIST, BELOW_READ, COMMIT,
-    CRASHES, DELETED, DONE, ERRORS, FILES, FINISHED, GEN, GENERATION, HELD, HOST, KEPT, LATES, LATE_GEN, LATE_STATS,
-    MARK, NONE, NOTE, NUMBER, PLANNED, POPPED, PREVIEW, RELEASED, SETTLE, STATS, TIMER, TOMBSTONE, TRAIN, WORKER,
-    newest, older,
+    CRASHES, DELETED, DONE, ERRORS, EXTENSIONS, FILES, FINISHED, GEN, GENERATION, HELD, HOST, KEPT, LATES, LATE_GEN,
+    LATE_STATS, MARK, NONE, NOTE, NUMBER, PLANNED, POPPED, PREVIEW, RELEASED, SETTLE, STATS, TIMER, TOMBSTONE, TRAIN,
+    WORKER, newest, older,
 )
 
 
@@ -23,7 +23,7 @@ class Workers(Disk):
     def _plan(self, state: bytes, host: int, at: int) -> Iterator[Step]:
         """List claims and stats. An older listing leads to a number that is taken; so does a newer one at times."""
         top = self.highest(state)
-        if top == self.top or state[top * GENERATION] == DONE:
+        if top == self.top or (state[top * GENERATION] == DONE and not state[self.rest + EXTENSIONS]):
             return
         after = bytearray(state)
         after[at], after[at + NOTE] = PLANNED, top + 1
@@ -40,6 +40,9 @@ class Workers(Disk):
         for settle in self._settles(state, host, generation - 1):
             after = bytearray(state)
             self.put_claim(after, generation, HELD, host, settle)
+            if state[here - GENERATION] == DONE:
+                after[self.rest + EXTENSIONS] -= 1
+                after[self.rest + FINISHED] = 0
             after[at : at + WORKER] = bytes((ADOPT_LIST, generation, 0, 0 if settle else self.wait, 0, 0))
             label = "creates generation {}, and will wait" if settle else "creates generation {}"
             yield (f"w{host}", label, generation, 0), after, state[here] == DELETED
@@ -238,7 +241,8 @@ class Workers(Disk):
             after[here + FILES] &= ~(1 << dropped - 1)
         if not self._is_popped_above(state, generation):
             after[here + ACKED] = number
-        label = "lists claims: commit {1} of generation {0} is acknowledged"
+        removed = ", an older one removed" if dropped else ""
+        label = "lists claims: commit {1} of generation {0} is acknowledged" + removed
         yield (f"w{host}", label, generation, number), after, True
 
     def _is_popped_above(self, state: bytes, generation: int) -> bool:
