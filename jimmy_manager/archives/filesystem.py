@@ -85,7 +85,8 @@ def _mounts() -> list[Mount]:
     mounts = []
     for line in lines:
         left, _, right = line.partition(" - ")
-        fields, (kind, source, options) = left.split(), right.split()[:3]
+        fields = left.split()
+        kind, source, options = [*right.split(" "), "", ""][:3]  # blanks in them are escaped, and a source may be empty
         options = ",".join(dict.fromkeys([*fields[5].split(","), *options.split(",")]))
         mounts.append(Mount(_unescaped(fields[4]), fields[2], kind, _unescaped(source), options))
     return mounts
