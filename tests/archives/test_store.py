@@ -540,8 +540,8 @@ def test_an_edit_waits_for_a_bounded_time(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (r"36 35 0:99 / /mnt/scratch\040disk rw - nfs4 server:/x rw,soft", ("/mnt/scratch disk", "0:99", "nfs4", "server:/x", "rw,soft")),
-        (r"36 35 8:1 / /dätä rw,x shared:1 master:2 - ext4 /dev/sda1 rw", ("/dätä", "8:1", "ext4", "/dev/sda1", "rw,x")),
+        (r"36 35 0:99 / /a\040disk rw - nfs4 host:/x rw,soft", ("/a disk", "0:99", "nfs4", "host:/x", "rw,soft")),
+        (r"36 35 8:1 / /dätä rw,x shared:1 master:2 - ext4 /dev/a rw", ("/dätä", "8:1", "ext4", "/dev/a", "rw,x")),
         (r"36 35 0:4 / /a\134b rw - fuse.sshfs host: rw", (r"/a\b", "0:4", "fuse.sshfs", "host:", "rw")),
         (r"36 35 0:5 / /c rw - tmpfs  rw,size=1g", ("/c", "0:5", "tmpfs", "", "rw,size=1g")),
     ],
