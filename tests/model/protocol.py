@@ -5,6 +5,10 @@ It follows ``jimmy_manager.archives``: ``claims`` (list, create), ``attempt`` (a
 record of a claim and creating the next one (what may be read there stays true once it is), writing a commit's files
 after the last check before them (nobody reads them until stats name them), removing what is no longer named after the
 acknowledgement. A check of the claims that is followed by another one before anything is written is left out.
+
+Replies that are lost are modelled for stats. Those of a claim need no step of their own: one that was made though its
+maker heard of a failure is that of a worker who is killed at once, one that is made late that of a worker who stalls
+before it and is killed after it.
 """
 
 from __future__ import annotations
