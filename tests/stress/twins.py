@@ -84,9 +84,15 @@ def _write_in_place(manager: Manager, files: Disk) -> None:
     files.write = write  # type: ignore[method-assign]
 
 
+def _believe_a_miss(manager: Manager, files: Disk) -> None:
+    """A folder that was missing is taken to be so still, as NFS says for 30 s."""
+    files.names = lambda folder: files._list(folder) or []  # type: ignore[method-assign]
+
+
 _TWINS: dict[str, Callable[[Any, Disk], None]] = {
     "check then rename": _check_then_rename,
     "reuse generation": _reuse_generation,
     "never check": _never_check,
     "write in place": _write_in_place,
+    "believe a miss": _believe_a_miss,
 }
