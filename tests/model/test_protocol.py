@@ -33,7 +33,7 @@ EXHAUSTED_AT_NIGHT = {
     "stale, a pop and a janitor": (
         Bounds(workers=2, generations=3, crashes=1, pops=1, janitor=True, stale=True), 2_978_784,
     ),
-    "stale and four generations": (Bounds(workers=3, generations=4, extensions=1, stale=True), 2_400_000),
+    "stale and four generations": (Bounds(workers=3, generations=4, extensions=1, stale=True), 2_506_112),
     "stale and three epochs": (Bounds(workers=3, generations=3, epochs=3, crashes=2, stale=True), 732_484),
 }  # fmt: skip
 
