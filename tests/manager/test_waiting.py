@@ -292,6 +292,14 @@ def test_the_budget_holds_for_any_number_of_runs(
     assert seconds / 2 <= looks.operations <= seconds + 10, "at most one a second, and not none"
 
 
+def test_a_worker_that_looks_more_often_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "PACE_S", 0.5)
+    with pytest.raises(AssertionError, match="at most one a second"):
+        test_the_budget_holds_for_any_number_of_runs(tmp_path, monkeypatch, 2)
+
+
 def test_a_lost_owner_among_200_is_found_in_turn(tmp_path: Path) -> None:
     scene = Scene(tmp_path / "s", 200)
     lost = scene.attempts[77]
