@@ -45,11 +45,13 @@ def ended(process: subprocess.Popen) -> str:
             process.wait()
 
 
-def run(store: Path, kind: str = "Pair", *, ranks: int = 2, restarts: int = 0, fault: str = "", **env: str) -> str:
+def run(
+    store: Path, kind: str = "Pair", *given: str, ranks: int = 2, restarts: int = 0, fault: str = "", **env: str
+) -> str:
     """Start the job on so many ranks, and return what it printed."""
     options = ("--standalone", f"--nproc-per-node={ranks}", f"--max-restarts={restarts}")
     launcher = torchrun(*options) if ranks > 1 else [sys.executable]
-    return ended(start([*launcher, str(JOB), kind, str(store)], FAULT=fault, **env))
+    return ended(start([*launcher, str(JOB), kind, str(store), *given], FAULT=fault, **env))
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

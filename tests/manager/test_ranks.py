@@ -95,6 +95,13 @@ def test_whichever_rank_is_lost_or_stopped_the_job_goes_on_to_the_same_bytes(own
 
 
 @pytest.mark.nightly
+def test_with_the_random_states_of_rank_0_another_rank_would_go_on_otherwise(own, tmp_path):
+    run(tmp_path, "Own", "forget", restarts=1, fault="1 8 kill")
+    assert results(tmp_path)[4] == results(own)[4]
+    assert results(tmp_path)[3] != results(own)[3]
+
+
+@pytest.mark.nightly
 def test_ranks_on_two_nodes_are_one_worker_and_go_on_after_a_loss(tmp_path):
     for store, fault in ((tmp_path / "once", ""), (tmp_path / "lost", "3 10 kill")):
         with socket.create_server(("127.0.0.1", 0)) as free:
