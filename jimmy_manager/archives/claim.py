@@ -58,6 +58,7 @@ class Claim:
         if self._lost is None and self._is_overdue():
             self._lost = f"its lease of {self.record.lease_s:g} s ended before it could be renewed"
         if self._lost is None:
+            self._claims.freshen(self.key)
             self._lost = self._superseded()
         if self._lost is not None:
             raise ClaimLost(f"generation {self.generation} of run {self.key} is lost: {self._lost}")

@@ -165,6 +165,11 @@ class Claims:
             _generations(key, claims, layout.parse_stop),
         )
 
+    def freshen(self, key: str) -> None:
+        """Before a look by which something is promised: have the listings that it takes made anew."""
+        for archive in ("claims", "stats"):
+            self.files.freshen(layout.shard(archive, key))
+
     def read(self, key: str, generation: int) -> ClaimRecord:
         """One claim; ``DamagedRecord`` or ``UnreadableRecord`` where it cannot be had."""
         name = layout.claim(key, generation)

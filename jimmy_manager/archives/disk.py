@@ -6,6 +6,7 @@ What the file system answers is not believed where it is known to lie: after an 
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import logging
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from jimmy_manager import modes
-from jimmy_manager.archives import layout
+from jimmy_manager.archives import filesystem, layout
 from jimmy_manager.archives.files import CHUNK, Content, PendingWrite, digest, store_error
 from jimmy_manager.errors import JimmyError, StoreError
 
@@ -53,6 +54,19 @@ class Disk:
             parent, _, name = folder.rpartition("/")
             names = self._list(folder) if name in self.names(parent) else None
         return names or []
+
+    def freshen(self, folder: str) -> None:
+        if self._tells_by_time_stamps:
+            try:
+                _retry_stale(lambda: os.utime(self.path(folder)))  # a change of one's own, after which a client asks
+            except FileNotFoundError:
+                pass  # a listing asks for it anyway
+            except OSError as error:
+                raise store_error("touch", self.path(folder), error) from error
+
+    @functools.cached_property
+    def _tells_by_time_stamps(self) -> bool:
+        return filesystem.tells_by_time_stamps(filesystem.kind(self.root))
 
     def read(self, name: str) -> bytes:
         return _retry_stale(lambda: self._read(name))

@@ -44,6 +44,11 @@ class Files(Protocol):
     def names(self, folder: str) -> list[str]:
         """The names in ``folder`` ("" for the top) in no order, without the folder; empty where there is none."""
 
+    def freshen(self, folder: str) -> None:
+        """See to it that the next listing of ``folder`` is no older than ``stale_s``, also where a client tells by time
+        stamps alone that a folder has changed, and so may miss the second change in a tick of the server's clock.
+        """
+
     def read(self, name: str) -> bytes:
         """The content of a small file; ``FileNotFoundError`` or another ``OSError`` where it cannot be had."""
 

@@ -26,6 +26,9 @@ class Memory:
             below.discard("")
             return [*self._folders.get(folder, ()), *below]
 
+    def freshen(self, folder: str) -> None:
+        """Nothing here is ever old."""
+
     def read(self, name: str) -> bytes:
         folder, _, last = name.rpartition("/")
         try:

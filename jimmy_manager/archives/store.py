@@ -227,6 +227,7 @@ class Store:
             raise RunBusy(f"run {key} was claimed by another worker a moment ago")
         self.files.replace(layout.stats(key, record.generation), Stats(key, record.generation, record.token, ()).seal())
         # As for a commit: whoever claimed before the tombstone could be seen goes on from what was to be popped.
+        self.claims.freshen(key)
         if self.claims.look(key).top > record.generation:
             raise RunBusy(f"run {key} was claimed by another worker while it was popped; pop it again")
 

@@ -67,6 +67,9 @@ class Served:
     def names(self, folder: str) -> list[str]:
         return self._server.names_at(folder, self._server.clock.t - self.lag_s, self)
 
+    def freshen(self, folder: str) -> None:
+        """A listing lags by what it lags, whoever asks."""
+
     def create(self, name: str, data: bytes) -> bool:
         return self._server.changed(self, name, self._server.create(name, data))
 
@@ -152,6 +155,9 @@ class SteppingFiles:
 
     def names(self, folder: str) -> list[str]:
         return self._do("names", folder)
+
+    def freshen(self, folder: str) -> None:
+        self.below.freshen(folder)
 
     def read(self, name: str) -> bytes:
         return self._do("read", name)

@@ -468,6 +468,9 @@ class Cached:
     def names(self, folder: str) -> list[str]:
         return self._cached("names", folder)
 
+    def freshen(self, folder: str) -> None:
+        """What is cached stays so for its time."""
+
     def read(self, name: str) -> bytes:
         return self._cached("read", name)
 
