@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jimmy_manager.errors import HookError
+from jimmy_manager.errors import HookError, Stopped
 from jimmy_manager.manager.rank_group import Group
 from jimmy_manager.manager.rank_line import Line, Place, lines, rendezvous
 from jimmy_manager.manager.ranks import Alone
@@ -39,7 +39,8 @@ class Member(Alone):
         self._lost = ""
         # A data loader's process would hold the lines open, and this one never be missed.
         os.register_at_fork(after_in_child=self._close)
-        threading.Thread(target=self._listen, name="ranks", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name="ranks", daemon=True)
+        self._listener.start()
 
     def take_part(self, manager: Manager, call: str, work: Callable[[], T]) -> T:
         """Do the part of this rank in one call of ``process`` or ``batch``."""
@@ -60,6 +61,8 @@ class Member(Alone):
         """Wait until the other thread has brought about what ``is_due``; signals are heard meanwhile."""
         with self._changed:
             while not is_due():
+                if not self._listener.is_alive():
+                    raise Stopped(f"{self.place.name()} hears nothing any more, as its listening thread has failed")
                 self._changed.wait(TICK_S)
 
     def _listen(self) -> None:
