@@ -8,6 +8,9 @@
                                      stat its folder:         not by a heartbeat  ──► list it: a higher claim?
     when its lease ends              read the claim file, stat it again: did not move since it was first seen so?
 
+Where listings may be old the times of files may be, too, so there silence is judged by the content alone: with few runs
+each heartbeat is read, with many the lease begins anew when a claim that seems to be silent is read for the first time.
+
 Each of these only wakes: what becomes of the run is decided by `Claims.standing`, from the store. A look is paid for
 afterwards: one that took five operations is followed by five seconds without any. Nothing is promised about how soon a
 release on another host is noticed among hundreds of runs; alone it takes a few seconds.
@@ -21,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from jimmy_manager.archives import layout
-from jimmy_manager.archives.claims import Claims, Standing
+from jimmy_manager.archives.claims import ClaimRecord, Claims, Standing
 from jimmy_manager.archives.disk import Disk
 from jimmy_manager.archives.owner import Owner, is_provably_dead, this_process
 from jimmy_manager.errors import DamagedRecord, RecordError, StoreTooNew
@@ -38,6 +41,8 @@ _ASKED_AGAIN_S = 30.0
 """How often to look whether all workers are asked to stop: what that costs would leave little for the runs."""
 _SAME_MOMENT_NS = 50_000_000
 """A heartbeat's rename changes the claim file and its folder at one moment; what changed the folder later was none."""
+_FEW = 3
+"""Of so many runs each heartbeat can be read within the budget."""
 _MORE_DIGITS = range(4)
 """By so many bytes a claim grows whose counter only went on; the words for an end are longer by four at the least."""
 _STAT, _READ, _LIST = 1, 4, 5
@@ -61,7 +66,10 @@ class Stamp(NamedTuple):
 
 @dataclass
 class Held:
-    """One run that another worker holds, and what was seen of its claim file; times are this host's monotonic ones."""
+    """One run that another worker holds, and what was seen of its claim file; times are this host's monotonic ones.
+
+    ``raw`` is what was read in it at ``since``; None where only its stamp was looked at.
+    """
 
     key: str
     generation: int
@@ -72,6 +80,7 @@ class Held:
     looked: float = float("-inf")
     rests_until: float = float("-inf")
     stamp: Stamp | None = None
+    raw: bytes | None = None
     is_ripe: bool = False
 
     @property
@@ -195,12 +204,11 @@ class Waiting:
         try:
             stamp = Stamp.of(files.path(layout.claim(run.key, run.generation)))
             if stamp != run.stamp:
-                run.stamp, run.since = stamp, now
-                if stamp.size - run.size not in _MORE_DIGITS:
+                run.stamp, run.since, run.raw = stamp, now, None
+                if stamp.size - run.size not in _MORE_DIGITS or self._reads_heartbeats:
                     operations += _READ
-                    run.is_ripe = run.is_ripe or not self._is_held_still(run)
-                else:
-                    run.size = stamp.size
+                    run.is_ripe = run.is_ripe or not self._is_held_still(run, files)
+                run.size = stamp.size
             else:
                 shard = layout.shard("claims", run.key)
                 operations += _STAT
@@ -220,14 +228,23 @@ class Waiting:
         # Within one tick of a coarse clock a change leaves no trace in the time of its folder.
         return before is None or now >= at + _LISTED_AGAIN_S or (folder != before and not is_by_heartbeat)
 
-    def _is_held_still(self, run: Held) -> bool:
-        """Read a claim whose size has changed: its owner ended it, or was asked to stop."""
+    @property
+    def _reads_heartbeats(self) -> bool:
+        return self._claims.stale_s > 0 and len(self._rota.runs) <= _FEW
+
+    def _is_held_still(self, run: Held, files: Disk) -> bool:
+        """Read a claim that has moved; its owner may have ended it, or have been asked to stop."""
+        name = layout.claim(run.key, run.generation)
+        self._keep(run, files.read(name), run.since)
         try:
-            record = self._claims.read(run.key, run.generation)
+            return run.raw is None or ClaimRecord.unseal(run.raw, name).state == "held"
         except (DamagedRecord, StoreTooNew):
             return True
-        run.size = len(record.seal())
-        return record.state == "held"
+
+    def _keep(self, run: Held, raw: bytes, since: float) -> None:
+        """Remember what was read of a claim, here and for who judges it."""
+        run.raw, run.since = raw, since
+        self._claims.note_unmoved(run.key, run.generation, raw, since)
 
     def _note_higher_claims(self, names: list[str]) -> None:
         """What a folder's listing shows of the watched runs: which were taken over, done, or popped."""
@@ -249,11 +266,9 @@ class Waiting:
             log.debug("%s", error)
             run.since, run.is_ripe = now, True
             return
-        if stamp == run.stamp:
-            self._claims.note_unmoved(run.key, run.generation, raw, run.since)
-            run.is_ripe = True
-        else:
-            run.stamp, run.since, run.size = stamp, now, 0
+        is_unmoved = stamp == run.stamp if self._claims.stale_s == 0 else raw == run.raw
+        run.is_ripe = run.is_ripe or is_unmoved
+        self._keep(run, raw, run.since if is_unmoved else now)
 
     def _is_asked_to_stop(self) -> bool:
         stops, now = self._claims.stops, self._clock.monotonic()

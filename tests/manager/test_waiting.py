@@ -109,13 +109,13 @@ class Counting:
 class Scene:
     """A worker that waits, and others on another host that hold runs of the same store."""
 
-    def __init__(self, directory: Path, runs: int = 1) -> None:
+    def __init__(self, directory: Path, runs: int = 1, stale_s: float = 0.0) -> None:
         self.clock = Slow()
-        self.store = Store(directory, durable=False, clock=self.clock, stale_s=0.0)
+        self.store = Store(directory, durable=False, clock=self.clock, stale_s=stale_s)
         self.attempts = [attempt_at(self.store, {"run": i}) for i in range(runs)]
         for attempt in self.attempts:
             self._move_away(attempt)
-        self.claims = Store(directory, durable=False, clock=self.clock, stale_s=0.0).claims
+        self.claims = Store(directory, durable=False, clock=self.clock, stale_s=stale_s).claims
         self.waiting = Waiting(self.claims)
         self.stop = StopFlag()
         self.began = self.clock.t
@@ -172,7 +172,9 @@ def test_an_end_is_noticed_within_seconds(scene: Scene, how: str, moment: float)
     assert scene.claims.standing(attempt.key).state == how
 
 
-def test_silence_is_noticed_when_the_lease_ends_and_not_before(scene: Scene) -> None:
+@pytest.mark.parametrize("stale_s", [0.0, 30.0])
+def test_silence_is_noticed_when_the_lease_ends_and_not_before(tmp_path: Path, stale_s: float) -> None:
+    scene = Scene(tmp_path / "s", stale_s=stale_s)
     (attempt,) = scene.attempts
     scene.beat(attempt, until=60)
     woken, after = scene.wait()
@@ -204,6 +206,37 @@ def test_a_heartbeat_between_a_stat_and_a_read_is_no_silence(scene: Scene, monke
     _, after = scene.wait()
     assert beats, "or nothing is tested"
     assert after >= 2 * LEASE_S - 2
+
+
+@pytest.mark.parametrize("runs", [1, 4])
+def test_the_times_of_files_prove_no_silence_where_they_may_be_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: int
+) -> None:
+    """On sshfs they lag by 20 s: a heartbeat that came at last, just before the lease ended, is not seen in them."""
+    scene = Scene(tmp_path / "s", runs, stale_s=30.0)
+    late = scene.attempts[0]
+    scene.beat(*scene.attempts[1:], until=300)
+    scene.at(LEASE_S - 5, late.claim.renew)
+    scene.at(2 * LEASE_S - 20, lambda: scene.stop.set("enough"))
+    cached: dict[str, Stamp] = {}
+    stamp_of = Stamp.of
+
+    def lagging(path: str) -> Stamp:
+        if late.key not in path or scene.clock.t > scene.began + LEASE_S + 15:
+            return stamp_of(path)
+        return cached.setdefault(path, stamp_of(path))
+
+    monkeypatch.setattr(Stamp, "of", lagging)
+    assert scene.wait()[0] == []
+
+
+def test_a_lost_owner_among_many_is_found_where_times_may_be_old(tmp_path: Path) -> None:
+    scene = Scene(tmp_path / "s", 6, stale_s=30.0)
+    scene.beat(*scene.attempts[1:], until=500)
+    scene.beat(scene.attempts[0], until=60)
+    woken, after = scene.wait()
+    assert woken == [scene.attempts[0].key]
+    assert 45 + LEASE_S <= after <= 60 + 2 * LEASE_S + 10
 
 
 def test_a_request_that_everybody_leave_is_heard_within_a_minute(scene: Scene) -> None:
@@ -276,11 +309,11 @@ def test_runs_are_looked_at_however_short_the_heartbeat_is(tmp_path: Path) -> No
     assert after <= 45 + LEASE_S + 5
 
 
-@pytest.mark.parametrize("runs", [1, 2, 10, 200])
+@pytest.mark.parametrize(("runs", "stale_s"), [(1, 0.0), (2, 0.0), (10, 0.0), (200, 0.0), (1, 30.0), (3, 30.0)])
 def test_the_budget_holds_for_any_number_of_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: int, stale_s: float
 ) -> None:
-    scene = Scene(tmp_path / "s", runs)
+    scene = Scene(tmp_path / "s", runs, stale_s)
     scene.claims.stops = stops.Stops(scene.claims.files, scene.clock, 15.0)
     seconds = 300.0
     scene.beat(*scene.attempts, until=seconds)
@@ -297,7 +330,7 @@ def test_a_worker_that_looks_more_often_is_caught(
 ) -> None:
     monkeypatch.setattr(waiting, "PACE_S", 0.5)
     with pytest.raises(AssertionError, match="at most one a second"):
-        test_the_budget_holds_for_any_number_of_runs(tmp_path, monkeypatch, 2)
+        test_the_budget_holds_for_any_number_of_runs(tmp_path, monkeypatch, 2, 0.0)
 
 
 def test_a_lost_owner_among_200_is_found_in_turn(tmp_path: Path) -> None:
