@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from functools import cache
 
 import pytest
 
 from tests.archives import test_schedules as rules
 from tests.archives.stepping import Harm, World
-from tests.model.exploration import explore
 from tests.model.replay import Replay
-from tests.model.test_protocol import WITHOUT
+from tests.model.test_protocol import WITHOUT, counter_example
 
 Monkey = pytest.MonkeyPatch
 
@@ -47,16 +45,10 @@ def _quiet() -> Iterator[None]:
     logger.setLevel(level)
 
 
-@cache
-def schedule(rule: str) -> tuple[str, ...]:
-    found = explore(WITHOUT[rule]._replace(without=rule), trace=True)
-    assert found.broken
-    return found.schedule
-
-
 def replay(rule: str, monkeypatch: Monkey) -> Replay:
-    stale_s = 30.0 if WITHOUT[rule].stale else 0.0
-    return Replay(World(monkeypatch, stale_s=stale_s)).play(schedule(rule))
+    found = counter_example(rule)
+    assert found.broken
+    return Replay(World(monkeypatch, stale_s=30.0 if WITHOUT[rule].stale else 0.0)).play(found.schedule)
 
 
 @pytest.mark.parametrize("rule", REMOVED)
