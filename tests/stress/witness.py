@@ -64,7 +64,12 @@ class Journal:
 
 def read_journals(folder: Path) -> list[Line]:
     """Every line of every process under ``folder``."""
-    return [Line.parse(text) for path in folder.iterdir() for text in path.read_text("ascii").splitlines()]
+    return [line for path in folder.iterdir() for line in read_lines(path)]
+
+
+def read_lines(path: Path) -> list[Line]:
+    """Every line of one process, in order."""
+    return [Line.parse(text) for text in path.read_text("ascii").splitlines()]
 
 
 class _Tells(Progress):
