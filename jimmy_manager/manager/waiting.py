@@ -12,8 +12,9 @@ Where listings may be old the times of files may be, too, so there silence is ju
 each heartbeat is read, with many the lease begins anew when a claim that seems to be silent is read for the first time.
 
 Each of these only wakes: what becomes of the run is decided by `Claims.standing`, from the store. A look is paid for
-afterwards: one that took five operations is followed by five seconds without any. Nothing is promised about how soon a
-release on another host is noticed among hundreds of runs; alone it takes a few seconds.
+afterwards: one that took five operations is followed by five seconds without any, but for a glance on credit where the
+runs are few: seen late, the last sign of a lost owner would let its lease end late. Nothing is promised about how soon
+a release on another host is noticed among hundreds of runs; alone it takes a few seconds.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ _ASKED_AGAIN_S = 30.0
 _SAME_MOMENT_NS = 50_000_000
 """A heartbeat's rename changes the claim file and its folder at one moment; what changed the folder later was none."""
 _FEW = 3
-"""Of so many runs each heartbeat can be read within the budget."""
+"""Of so many runs each heartbeat can be seen, and even read, within the budget."""
+_GLANCE_S = 4.0
+"""After so many seconds one of few is looked at even where the look before is not paid for yet."""
 _MORE_DIGITS = range(4)
 """By so many bytes a claim grows whose counter only went on; the words for an end are longer by four at the least."""
 _STAT, _READ, _LIST = 1, 4, 5
@@ -68,7 +71,7 @@ class Stamp(NamedTuple):
 class Held:
     """One run that another worker holds, and what was seen of its claim file; times are this host's monotonic ones.
 
-    ``raw`` is what was read in it at ``since``; None where only its stamp was looked at.
+    It has not moved since ``since``: by what was read in it, ``raw``, or by its ``stamp``, which was seen at ``stamped``.
     """
 
     key: str
@@ -80,18 +83,19 @@ class Held:
     looked: float = float("-inf")
     rests_until: float = float("-inf")
     stamp: Stamp | None = None
+    stamped: float = float("inf")
     raw: bytes | None = None
     is_ripe: bool = False
 
     @property
     def unmoved_s(self) -> float:
         """For how long it was seen not to move; 0 where the last look saw that it had."""
-        return max(0.0, self.looked - self.since)
+        return max(0.0, self.looked - self.stamped)
 
     @property
     def deadline(self) -> float:
         """When its lease ends, should the claim file not move any more; never while it moves from look to look."""
-        return self.since + self.lease_s if self.looked > self.since else float("inf")
+        return self.since + self.lease_s if self.looked > self.stamped else float("inf")
 
 
 @dataclass
@@ -111,6 +115,16 @@ class Rota:
         if not self.is_affordable(now) or not self.runs:
             return None
         return min(self.runs.values(), key=lambda run: run.looked)
+
+    def glance(self, now: float) -> Held | None:
+        """One of few runs whose last look was seconds ago, lest its last sign be seen late.
+
+        It is paid for as well, and made on credit: with less than a read unpaid, so that the budget holds.
+        """
+        if not self.runs or len(self.runs) > _FEW or now < self._free_at - _READ * self.pace_s:
+            return None
+        run = min(self.runs.values(), key=lambda run: run.looked)
+        return run if now >= run.looked + _GLANCE_S else None
 
     def ripe(self, now: float) -> list[Held]:
         """The runs that are worth another try, without those that were tried for nothing a moment ago."""
@@ -144,10 +158,12 @@ class Waiting:
         lease_s = max(record.lease_s if record else self._claims.lease_s, self._claims.silence_s)
         generation, size = standing.trace.top, len(record.seal()) if record else 0
         run = Held(key, generation, lease_s, record.owner if record else None, size, now)
+        run.raw = record.seal() if record else None
         run.is_ripe = standing.state != "held"  # lost by this very worker, or given up a moment ago
         before = self._rota.runs.get(key)
         if before is not None and before.generation == generation:
-            run.stamp, run.since, run.looked = before.stamp, before.since, before.looked
+            run.stamp, run.stamped, run.since, run.raw = before.stamp, before.stamped, before.since, before.raw
+            run.looked, run.size = before.looked, before.size
         # Whoever was woken for nothing sleeps longer the next time.
         if (wakes := self._woken.get((key, generation), 0)) > 0:
             run.rests_until = now + min(2.0**wakes, self._claims.lease_s)
@@ -183,6 +199,8 @@ class Waiting:
             self._look_at_last(late, self._claims.files, now)
         elif (due := self._rota.next(now)) is not None:
             self._look_at(due, self._claims.files, now)
+        elif (due := self._rota.glance(now)) is not None:
+            self._look_at(due, self._claims.files, now, is_glance=True)
 
     def _is_gone(self, run: Held) -> bool:
         if run.owner is None:
@@ -197,19 +215,21 @@ class Waiting:
             for run in self._rota.runs.values():
                 run.is_ripe = True
 
-    def _look_at(self, run: Held, files: Disk, now: float) -> None:
+    def _look_at(self, run: Held, files: Disk, now: float, *, is_glance: bool = False) -> None:
         """One look at the claim file, and where it did not move one at its folder."""
         operations = _STAT
         run.looked = now
         try:
             stamp = Stamp.of(files.path(layout.claim(run.key, run.generation)))
             if stamp != run.stamp:
-                run.stamp, run.since, run.raw = stamp, now, None
+                if run.stamp is not None:
+                    run.since, run.raw = now, None
+                run.stamp, run.stamped = stamp, now
                 if stamp.size - run.size not in _MORE_DIGITS or self._reads_heartbeats:
                     operations += _READ
-                    run.is_ripe = run.is_ripe or not self._is_held_still(run, files)
+                    run.is_ripe = run.is_ripe or not self._is_held_still(run, files, now)
                 run.size = stamp.size
-            else:
+            elif not is_glance:
                 shard = layout.shard("claims", run.key)
                 operations += _STAT
                 folder, listed = Stamp.of(files.path(shard)), self._folders.get(shard, (None, float("-inf")))
@@ -232,10 +252,11 @@ class Waiting:
     def _reads_heartbeats(self) -> bool:
         return self._claims.stale_s > 0 and len(self._rota.runs) <= _FEW
 
-    def _is_held_still(self, run: Held, files: Disk) -> bool:
+    def _is_held_still(self, run: Held, files: Disk, now: float) -> bool:
         """Read a claim that has moved; its owner may have ended it, or have been asked to stop."""
         name = layout.claim(run.key, run.generation)
-        self._keep(run, files.read(name), run.since)
+        raw = files.read(name)
+        self._keep(run, raw, run.since if raw == run.raw else now)
         try:
             return run.raw is None or ClaimRecord.unseal(run.raw, name).state == "held"
         except (DamagedRecord, StoreTooNew):
@@ -266,9 +287,13 @@ class Waiting:
             log.debug("%s", error)
             run.since, run.is_ripe = now, True
             return
-        is_unmoved = stamp == run.stamp if self._claims.stale_s == 0 else raw == run.raw
-        run.is_ripe = run.is_ripe or is_unmoved
-        self._keep(run, raw, run.since if is_unmoved else now)
+        since = now
+        if raw == run.raw:
+            since = run.since
+        elif stamp == run.stamp and self._claims.stale_s == 0:
+            since = run.stamped
+        self._keep(run, raw, since)
+        run.is_ripe = run.is_ripe or now >= run.deadline
 
     def _is_asked_to_stop(self) -> bool:
         stops, now = self._claims.stops, self._clock.monotonic()

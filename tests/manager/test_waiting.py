@@ -28,7 +28,7 @@ LEASE_S = 120.0
 
 
 def held(key: str, **known: Any) -> Held:
-    return Held(key, 1, LEASE_S, None, 0, **({"since": 0.0} | known))
+    return Held(key, 1, LEASE_S, None, 0, **({"since": 0.0, "stamped": known.get("since", 0.0)} | known))
 
 
 def rota(*runs: Held) -> Rota:
@@ -61,6 +61,17 @@ def test_the_end_of_a_lease_does_not_wait_for_the_budget() -> None:
 def test_what_moved_at_its_last_look_is_never_overdue() -> None:
     """Of hundreds each is looked at so seldom that its lease would seem to end every time."""
     assert rota(held("a", since=7.0, looked=7.0)).overdue(1e6) is None
+
+
+def test_few_runs_are_glanced_at_also_while_a_dear_look_is_paid_for() -> None:
+    """The lease of an owner that gave its last sign in that time would begin late by all of it."""
+    told = rota(held("a", looked=10.0))
+    told.pay(10.0, 7)
+    assert told.glance(13.9) is None
+    assert told.glance(14.0) is told.runs["a"]
+    told.pay(14.0, 5)
+    assert told.glance(14.0) is None, "too much is unpaid"
+    assert rota(*(held(str(i), looked=0.0) for i in range(4))).glance(100.0) is None
 
 
 def test_what_was_tried_for_nothing_rests_and_is_not_forgotten() -> None:
