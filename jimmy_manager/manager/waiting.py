@@ -71,7 +71,7 @@ class Stamp(NamedTuple):
 class Held:
     """One run that another worker holds, and what was seen of its claim file; times are this host's monotonic ones.
 
-    It has not moved since ``since``: by what was read in it, ``raw``, or by its ``stamp``, which was seen at ``stamped``.
+    It has not moved since ``since``: by what was read in it, ``raw``, or by its ``stamp``, seen first at ``stamped``.
     """
 
     key: str
