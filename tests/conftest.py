@@ -22,9 +22,10 @@ settings.load_profile("here")
 
 @pytest.fixture(scope="session", autouse=True)
 def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the user's store, caches and Slurm job out of every test."""
+    """Keep the user's store, caches, Slurm job and terminal out of every test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        for name in [n for n in os.environ if n.startswith(("JIMMY_", "SLURM_"))]:
+        # readline, where a module imports it, sets the size of the terminal for every process started afterwards.
+        for name in [n for n in os.environ if n.startswith(("JIMMY_", "SLURM_")) or n in ("COLUMNS", "LINES")]:
             patch.delenv(name)
         yield
