@@ -108,6 +108,7 @@ class Claim:
             self._thread.join(timeout=1.0)
         if self._is_asked:
             self._is_asked = False
+            self._leave()  # the run may have ended before the next heartbeat: its owner is asked all the same
             stops.withdraw(self._claims.files, self.key, self.generation)
 
     def _end(self, state: str, error: dict[str, Any] | None = None) -> None:
@@ -115,7 +116,7 @@ class Claim:
         try:
             with self._lock:
                 if self._lost is None and self._superseded() is None:
-                    self._replace(self.record._replace(state=state, error=error))
+                    self._replace(self.record._replace(state=state, error=error, stopping=self._is_stopping()))
         finally:
             self.drop()
 
@@ -150,5 +151,6 @@ class Claim:
             except (StoreError, RecordError) as error:
                 # The next beat tries again; when none succeeds, check() stops the owner before the lease ends.
                 log.warning("heartbeat of run %s: %s", self.key, error)
-            if self._claims.stops is not None and self._claims.stops.is_everybody_asked():
+            requests = self._claims.stops
+            if requests is not None and requests.is_everybody_asked():
                 self._leave()

@@ -73,17 +73,26 @@ class Stops:
         self._lock = threading.Lock()
         self._is_there = False
         self._first = self._newest = self._read_first()
-        self._looked = clock.monotonic()
+        self._looked = self._asked = clock.monotonic()
 
     def is_everybody_asked(self) -> bool:
         """Whether all workers were asked to stop since this one began; it looks every ``every_s`` at the most."""
         with self._lock:
+            self._asked = self._clock.monotonic()
             if self.due_s() <= 0:
-                self._looked = self._clock.monotonic()
+                self._looked = self._asked
                 newest = self._read()
                 self._newest = self._newest if newest is None else newest
                 self._first = self._newest if self._first is None else self._first
             return self._newest != self._first
+
+    def hears_on(self) -> bool:
+        """Whether what begins now is still the same work, as the last question was a moment ago.
+
+        So runs that are shorter than ``every_s``, each in a call of its own, do not miss what is asked meanwhile.
+        """
+        with self._lock:
+            return self._clock.monotonic() < self._asked + 2 * self._every_s
 
     def due_s(self) -> float:
         """Seconds until the next look at the store."""

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from jimmy_manager.archives import stops
+from jimmy_manager.archives.owner import Owner, is_provably_dead
 from jimmy_manager.cli.columns import counted
 from jimmy_manager.cli.main import ERROR
 from jimmy_manager.cli.options import keys_argument, open_store, store_option
+from jimmy_manager.errors import RecordError
 from jimmy_manager.manager.plain_text import plain
 from jimmy_manager.results.table import STATES
 
 if TYPE_CHECKING:
+    from jimmy_manager.archives.holders import Holder
     from jimmy_manager.archives.store import Store
 
 _LOOK_EVERY_S = 1.0
+_LOOKS = 4
+_BETWEEN_RUNS_S = 0.25
 
 
 class _Asked(NamedTuple):
-    """A run whose owner was asked to stop, and how to call that owner."""
+    """A run whose owner was asked to stop, and that owner, None where its claim cannot be read."""
 
     key: str
     generation: int
-    owner: str
+    owner: Owner | None
 
 
 @click.command()
@@ -44,7 +48,8 @@ def stop(ctx: click.Context, /, keys: tuple[str, ...], store: str, everybody: bo
     if bool(keys) == everybody:
         raise click.UsageError("which worker? name the run that it holds, or --all" if not keys else "KEY or --all?")
     opened = open_store(store, read_only=False)
-    asked = _ask_everybody(opened) if everybody else _ask(opened, [opened.resolve(key) for key in keys])
+    looks = 1 if wait is None else _LOOKS
+    asked = _ask_everybody(opened, looks) if everybody else _ask(opened, [opened.resolve(key) for key in keys])
     if wait is not None and asked:
         ctx.exit(ERROR if _await(opened, asked, wait) else 0)
 
@@ -59,49 +64,86 @@ def _ask(store: Store, keys: list[str]) -> list[_Asked]:
             why = "its worker is gone" if state == "lost" else f"it is {state}"
             click.echo(f"run {key}: nobody to ask, {why}")
             continue
-        owner = plain(standing.record.owner if standing.record else "its worker")
+        owner = standing.record.owner if standing.record else None
         is_new = stops.ask_owner(store.files, store.claims.clock, key, standing.trace.top)
         if stops.is_over(store.claims, key, standing.trace.top):
             stops.withdraw(store.files, key, standing.trace.top)
-            click.echo(f"run {key}: {owner} has left a moment ago")
+            click.echo(f"run {key}: {_name(owner)} has left a moment ago")
             continue
         silent = ", which has given no sign for its lease" if standing.state == "silent" else ""
-        click.echo(f"run {key}: {owner} {'is asked' if is_new else 'had been asked before'} to save and leave{silent}")
+        told = "is asked" if is_new else "had been asked before"
+        click.echo(f"run {key}: {_name(owner)} {told} to save and leave{silent}")
         asked.append(_Asked(key, standing.trace.top, owner))
     return asked
 
 
-def _ask_everybody(store: Store) -> list[_Asked]:
+def _ask_everybody(store: Store, looks: int) -> list[_Asked]:
+    """Ask all, and name who holds a run at one of so many ``looks``: between two runs a worker holds none."""
     from jimmy_manager.archives.holders import Holders
 
     stops.ask_everybody(store.files, store.claims.clock)
-    asked = []
-    for holder in Holders(store).look():
-        owner = plain(holder.record.owner)
-        if STATES.get(holder.state) == "lost":
-            click.echo(f"run {holder.key}: nobody to ask, its worker {owner} is gone")
-            continue
-        click.echo(f"run {holder.key}: {owner} is asked to save and leave")
-        asked.append(_Asked(holder.key, holder.record.generation, owner))
+    holders = Holders(store)
+    asked: dict[Owner, _Asked] = {}
+    for number in range(looks):
+        store.claims.clock.sleep(_BETWEEN_RUNS_S if number else 0.0)
+        for holder in holders.look():
+            owner = holder.record.owner
+            if owner in asked:
+                continue
+            if STATES.get(holder.state) == "lost":
+                told = f"nobody to ask, its worker {_name(owner)} is gone" if number == 0 else ""
+            else:
+                asked[owner] = _Asked(holder.key, holder.record.generation, owner)
+                told = f"{_name(owner)} is asked to save and leave"
+            if told:
+                click.echo(f"run {holder.key}: {told}")
     click.echo("workers that hold no run at this moment are asked as well")
-    return asked
+    return list(asked.values())
 
 
 def _await(store: Store, asked: list[_Asked], seconds: float) -> list[_Asked]:
-    """Wait until the owners have left, and say so of each; return those that have not in ``seconds``."""
-    deadline = time.monotonic() + seconds
-    left = list(asked)
+    """Wait until the owners have left, and say so of each; return those that have not in ``seconds``.
+
+    An owner that ended its run without having heard may hold the next one a moment later: it has left when its process
+    is gone, or when it has held nothing for as long as it takes to hear.
+    """
+    from jimmy_manager.archives.holders import Holders
+
+    clock, holders = store.claims.clock, Holders(store)
+    deadline, left = clock.monotonic() + seconds, list(asked)
+    idle_since: dict[Owner | None, float] = {}
     while True:
+        holding: dict[Owner | None, Holder] = {holder.record.owner: holder for holder in holders.look()}
         for each in list(left):
-            if stops.is_over(store.claims, each.key, each.generation):
+            if (holder := holding.get(each.owner)) is not None:
+                idle_since.pop(each.owner, None)
+                if holder.key != each.key:
+                    left[left.index(each)] = each._replace(key=holder.key, generation=holder.record.generation)
+            elif _has_left(store, each, clock.monotonic() - idle_since.setdefault(each.owner, clock.monotonic())):
                 left.remove(each)
-                click.echo(f"run {each.key}: {each.owner} has left")
+                click.echo(f"run {each.key}: {_name(each.owner)} has left")
                 stops.withdraw(store.files, each.key, each.generation)
-        if not left or time.monotonic() >= deadline:
+        if not left or clock.monotonic() >= deadline:
             break
-        time.sleep(min(_LOOK_EVERY_S, max(0.0, deadline - time.monotonic())))
+        clock.sleep(min(_LOOK_EVERY_S, max(0.0, deadline - clock.monotonic())))
     for each in left:
-        click.echo(f"error: run {each.key}: {each.owner} has not left in {seconds:g} s", err=True)
+        click.echo(f"error: run {each.key}: {_name(each.owner)} has not left in {seconds:g} s", err=True)
     if left:
         click.echo(f"{counted(len(left), 'worker')} may be in the middle of a long step; see 'jimmy workers'", err=True)
     return left
+
+
+def _has_left(store: Store, asked: _Asked, idle_s: float) -> bool:
+    """Whether an owner that holds nothing now takes no further run."""
+    if not stops.is_over(store.claims, asked.key, asked.generation):
+        return False
+    try:
+        has_heard = store.claims.read(asked.key, asked.generation).stopping
+    except RecordError:
+        has_heard = False
+    is_gone = asked.owner is None or is_provably_dead(asked.owner)
+    return has_heard or is_gone or idle_s >= 2 * store.claims.heartbeat_s
+
+
+def _name(owner: Owner | None) -> str:
+    return plain(owner or "its worker")

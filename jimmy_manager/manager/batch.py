@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any
 
 from jimmy_manager import keys, slurm
@@ -45,6 +45,8 @@ class Batch:
         stop = self._manager.stop
         whole = next(self._admission.whole([config]))
         entry = self._admission.register(whole)
+        if self._is_asked_to_leave():
+            raise Stopped(f"{self._told(stop.reason)} came before run {entry.key} was begun")
         while (outcome := self._worker.work_on(entry, whole)).state == "busy" and wait and not stop:
             self._waiting.add(outcome.key, outcome.standing)
             self._waiting.wait(stop)
@@ -55,9 +57,10 @@ class Batch:
         if outcome.state == "failed":
             raise RunFailed(_failed_before(outcome))
         if outcome.state == "stopped":
-            raise Stopped(f"{stop.reason or 'a stop signal'} came; run {outcome.key} can be continued by anybody")
+            reason = self._told(stop.reason) or "a stop signal"
+            raise Stopped(f"{reason} came; run {outcome.key} can be continued by anybody")
         if stop:
-            raise Stopped(f"{stop.reason} came while run {outcome.key} was held by another worker")
+            raise Stopped(f"{self._told(stop.reason)} came while run {outcome.key} was held by another worker")
         raise RunBusy(_busy(outcome))
 
     def all(
@@ -93,7 +96,7 @@ class Batch:
             self._forget_busy(key for key, _ in again)
             return all(deal_with(config) for _, config in again)
 
-        goes_on = all(deal_with(config) for config in self._admission.whole(configs))
+        goes_on = all(deal_with(config) for config in self._until_asked_to_leave(configs)) and not stop
         while goes_on and busy:
             if not wait and self._claims.queue is not None:
                 self._claims.queue.wait(_SLURM_ANSWERS_S)  # an answer may free a run at this last look
@@ -103,7 +106,7 @@ class Batch:
                 if not wait:
                     break
                 goes_on = self._await_change(busy, try_again)
-        report.stopped = report.stopped or stop.reason
+        report.stopped = self._told(report.stopped or stop.reason)
         progress.end_batch(report)
         return report
 
@@ -123,6 +126,25 @@ class Batch:
                 else:
                     self._waiting.forget(key)
         return goes_on
+
+    def _until_asked_to_leave(self, configs: Iterable[Mapping[str, Any]]) -> Iterator[Config]:
+        for config in self._admission.whole(configs):
+            if self._is_asked_to_leave():
+                return
+            yield config
+
+    def _is_asked_to_leave(self) -> bool:
+        """Whether all workers are; looked for between runs as well, which may be shorter than a heartbeat."""
+        if self._claims.stops is not None and self._claims.stops.is_everybody_asked():
+            self._manager.stop.set("jimmy stop")
+            return True
+        return False
+
+    def _told(self, reason: str) -> str:
+        """``reason``, which the caller tells of: with it a request to leave is dealt with, and other work may begin."""
+        if reason:
+            self._claims.stops = None
+        return reason
 
     def _outcome(self, config: Config) -> Outcome:
         try:
@@ -151,7 +173,8 @@ class Batch:
 def _listening(claims: Claims) -> Claims:
     """The claims of a worker that hears of ended jobs, and of requests to stop from now on."""
     claims.queue = claims.queue or Queue(slurm.this_job(), this_process().user)
-    claims.stops = Stops(claims.files, claims.clock, claims.heartbeat_s)
+    if claims.stops is None or not claims.stops.hears_on():
+        claims.stops = Stops(claims.files, claims.clock, claims.heartbeat_s)
     return claims
 
 

@@ -64,13 +64,15 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     monkeypatch.setenv("JIMMY_STORE", "own")
     started = []
 
-    def begin(*arguments: str) -> subprocess.Popen[str]:
+    def run(*arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "jimmy_manager.cli", *arguments], cwd=tmp_path, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            [sys.executable, *arguments], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         started.append(process)
         return process
+
+    def begin(*arguments: str, by_itself: bool = False) -> subprocess.Popen[str]:
+        return run(*arguments) if by_itself else run("-P", "-m", "jimmy_manager.cli", *arguments)
 
     yield begin
     for process in started:
@@ -167,6 +169,47 @@ def test_a_pool_of_workers_ends_with_exit_code_0_and_starts_none_again(start: St
     code, _, err = finish(pool)
     assert code == 0, err
     assert "started again" not in err
+
+
+SHORT = """
+import os, sys, time
+from pathlib import Path
+from jimmy_manager import Manager
+
+class Short(Manager):
+    num_epochs = 1
+    choices = {"seed": list(range(300))}
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, heartbeat_s=3.0, lease_s=300.0, **kwargs)
+
+    def train(self):
+        Path(f"training-{os.getpid()}").touch()
+        time.sleep(0.3)
+
+    def eval(self):
+        return {"loss": 1.0}
+
+if __name__ == "__main__":
+    manager = Short("own", {}, verbose=False)
+    for seed in range(300):
+        manager.process({"seed": seed})
+"""
+
+
+@pytest.mark.parametrize("is_sweep", [True, False])
+def test_workers_whose_runs_are_shorter_than_a_heartbeat_leave_before_it_is_said_that_they_have(
+    start: Start, tmp_path: Path, is_sweep: bool
+) -> None:
+    (tmp_path / "short.py").write_text(SHORT)
+    worker = start("sweep", "short.py", "-q") if is_sweep else start("short.py", by_itself=True)
+    until(is_at(tmp_path, "training", worker), worker)
+    code, out, err = finish(start("stop", "--all", "--wait", "120"))
+    assert (code, err) == (0, "")
+    assert f":{worker.pid} has left" in out
+    assert worker.wait(5) == (0 if is_sweep else 1), "it had left when that was said"
+    assert is_sweep or "Stopped: jimmy stop came" in finish(worker)[2]
+    assert len(list((tmp_path / "own" / "stats").rglob("*.json"))) < 100
 
 
 def test_who_does_not_leave_in_time_is_named(start: Start, tmp_path: Path) -> None:
