@@ -62,6 +62,11 @@ class StopFlag:
         self._before: dict[int, Any] = {}
         self._on_child: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What was caught, and the clock of the moment to end at, are this process's own.
+        unset = StopFlag(self.signals, monotonic=self._monotonic)
+        return unset.__dict__
+
     def __bool__(self) -> bool:
         if not self.reason and self._monotonic() >= self._ends_at:
             self.set(TIME_LIMIT)

@@ -151,6 +151,10 @@ class Claims:
         self.stops: Stops | None = None
         self._seen: dict[tuple[str, int], _Sighting] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What was heard and seen here is dated by the clock of this host.
+        return self.__dict__ | {"queue": None, "stops": None, "_seen": {}}
+
     @property
     def silence_s(self) -> float:
         """How long a claim file must at least not have moved, whatever its lease, before its owner counts as gone."""

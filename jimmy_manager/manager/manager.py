@@ -132,7 +132,9 @@ class Manager(Queries):
             cls.name = cls.__name__
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_deadline": None}  # on the clock of this host
+        # The time that is left, and how fast this host is, mean nothing elsewhere; nor can a display go there.
+        pace = Pace(self.store.claims.clock.monotonic)
+        return self.__dict__ | {"_deadline": None, "_pace": pace, "progress": progress.Progress()}
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         reduced, home = super().__reduce_ex__(protocol), pickling.home_of(type(self))

@@ -123,6 +123,31 @@ def test_a_file_that_fails_leaves_no_half_of_a_module(folder: Path) -> None:
             pickling.blank(str(file), "Sent")
 
 
+class Worked(Manager):
+    num_epochs = 1
+
+    def train(self) -> None:
+        pass
+
+    def eval(self) -> dict[str, float]:
+        return {"loss": 1.0}
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize("pickler", ["pickle", "cloudpickle"])
+def test_a_manager_that_has_worked_can_still_be_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pickler: str, is_terminal: bool
+) -> None:
+    """What it heard of others, its display and its signals stay where it is."""
+    dumps = pytest.importorskip(pickler, reason="it comes with submitit").dumps
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    manager = Worked(tmp_path / "store", time_limit=60)
+    manager.process({"a": 1})
+    sent = pickle.loads(dumps(manager.sweep))
+    assert sent({"a": [1, 2]}).done == [manager.process({"a": 2})]
+
+
 def test_a_manager_of_a_package_or_of_a_function_is_left_to_pickle(tmp_path: Path) -> None:
     class Local(Manager):
         pass
