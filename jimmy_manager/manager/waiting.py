@@ -9,7 +9,7 @@
     when its lease ends              read the claim file, stat it again: did not move since it was first seen so?
 
 Where listings may be old the times of files may be, too, so there silence is judged by the content alone: with few runs
-each heartbeat is read, with many the lease begins anew when a claim that seems to be silent is read for the first time.
+each heartbeat is read, with many a claim is read once it has not moved for a quarter of its lease, which begins then.
 
 Each of these only wakes: what becomes of the run is decided by `Claims.standing`, from the store. A look is paid for
 afterwards: one that took five operations is followed by five seconds without any, but for a glance on credit where the
@@ -46,6 +46,8 @@ _FEW = 3
 """Of so many runs each heartbeat can be seen, and even read, within the budget."""
 _GLANCE_S = 4.0
 """After so many seconds one of few is looked at even where the look before is not paid for yet."""
+_PARTS = 4
+"""After so much of its lease without a sign the content of a claim is read: two heartbeats, as leases go by default."""
 _MORE_DIGITS = range(4)
 """By so many bytes a claim grows whose counter only went on; the words for an end are longer by four at the least."""
 _STAT, _READ, _LIST = 1, 4, 5
@@ -229,6 +231,9 @@ class Waiting:
                     operations += _READ
                     run.is_ripe = run.is_ripe or not self._is_held_still(run, files, now)
                 run.size = stamp.size
+            elif self._claims.stale_s > 0 and run.raw is None and run.unmoved_s >= run.lease_s / _PARTS:
+                operations += _READ
+                self._keep(run, files.read(layout.claim(run.key, run.generation)), now)
             elif not is_glance:
                 shard = layout.shard("claims", run.key)
                 operations += _STAT
