@@ -25,6 +25,8 @@ overtaken; generations make its late writes harmless, and the listing after each
 
 from __future__ import annotations
 
+import itertools
+import logging
 import secrets
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -39,6 +41,11 @@ from jimmy_manager.archives.record import seal, unseal
 from jimmy_manager.archives.stops import Stops
 from jimmy_manager.errors import DamagedRecord
 from jimmy_manager.slurm_queue import Queue
+
+log = logging.getLogger(__name__)
+
+_CUT_SHORT = 3
+"""From so many attempts on that were stopped and killed unsaved, whoever takes the run is told what to do."""
 
 LONGEST_LEASE_S = 86_400.0
 """Doubling stops here: a day of silence is enough for any file system."""
@@ -219,6 +226,12 @@ class Claims:
                 self._put(standing, digest, "failed", error=_crashed(crashes, standing))
                 return None
         record = self._put(standing, digest, "held")
+        if record is not None and (cut := self._count_cut_short(standing)) >= _CUT_SHORT:
+            log.warning(
+                "run %s: its last %d attempts were asked to stop and killed before they could save anything; give them "
+                "more time after the signal, or let train() look at self.stop and pause within its epoch",
+                standing.key, cut,
+            )
         return Claim(self, record) if record else None
 
     def mark(self, standing: Standing, digest: str, state: str, *, stats: str = "") -> ClaimRecord | None:
@@ -289,6 +302,10 @@ class Claims:
                 break
             crashes += 1
         return crashes
+
+    def _count_cut_short(self, standing: Standing) -> int:
+        """How many generations in a row were asked to stop, and ended without a commit: no crashes, but no use."""
+        return len(list(itertools.takewhile(lambda each: each[1].stopping, self._fruitless(standing))))
 
     def _fruitless(self, standing: Standing) -> list[tuple[str, ClaimRecord]]:
         """The highest generations, from the top, that ended neither by themselves nor with a commit, each with how."""

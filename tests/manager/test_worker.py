@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -185,7 +186,9 @@ def test_a_process_that_a_hook_forked_can_be_terminated(tmp_path: Path) -> None:
     assert manager.previews[manager.process({"a": 1}, num_epochs=1)] == {"count": 1}
 
 
-def test_a_death_after_the_claim_said_stopping_is_no_crash(tmp_path: Path) -> None:
+def test_a_death_after_the_claim_said_stopping_is_no_crash_and_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store = Store(tmp_path / "store")
     entry = store.register({"a": 1})
     for _ in range(6):
@@ -203,6 +206,8 @@ def test_a_death_after_the_claim_said_stopping_is_no_crash(tmp_path: Path) -> No
         store.files.replace(name, record._replace(owner=ended).seal())
         assert store.standing(entry.key).state == "dead"
     assert store.claims.take(store.standing(entry.key), entry.digest, max_crashes=5) is not None
+    told = [message for message in caplog.messages if "killed before they could save anything" in message]
+    assert [re.search(r"its last (\d) attempts", each)[1] for each in told] == ["3", "4", "5", "6"]  # type: ignore[index]
 
 
 class Leaping(Clock):
