@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -71,15 +72,15 @@ def takeovers(folder: Path, workers: list[subprocess.Popen[str]]) -> Iterator[fl
 
 def test_a_worker_killed_on_this_host_is_succeeded_within_two_seconds(begin: Begin, tmp_path: Path) -> None:
     seconds = list(takeovers(tmp_path, [begin() for _ in range(4)]))
-    assert min(seconds) <= 2.0, seconds
+    assert statistics.median(seconds) <= 2.0, seconds
 
 
 def test_a_worker_on_a_lost_host_is_succeeded_when_its_lease_has_ended(begin: Begin, tmp_path: Path) -> None:
     """Each worker believes to be on a host of its own, so that only silence tells."""
     lease_s = 8.0
-    seconds = list(takeovers(tmp_path, [begin(lease_s=lease_s, boot=f"boot {i}") for i in range(3)]))
+    seconds = list(takeovers(tmp_path, [begin(lease_s=lease_s, boot=f"boot {i}") for i in range(4)]))
     assert min(seconds) >= lease_s - lease_s / 8 - 1, seconds
-    assert min(seconds) <= lease_s + 5, seconds
+    assert statistics.median(seconds) <= lease_s + 5, seconds
 
 
 def test_a_waiting_worker_goes_on_as_soon_as_it_may(begin: Begin, tmp_path: Path) -> None:
