@@ -150,7 +150,7 @@ def is_over(job: Job, listed: dict[int, Listed], user: str) -> bool:
     # While a job is completing its processes may still be saving, although it counts as started again already.
     if found.state == _COMPLETING:
         return False
-    return found.state in _OVER or found.restarts != job.restarts
+    return found.state in _OVER or found.restarts > job.restarts
 
 
 def _is_later(here: Job, job: Job) -> bool:

@@ -81,6 +81,7 @@ def verdict(queue: Queue, job: Job = OURS) -> bool:
         (says(), True),
         (says("8|ada|R|0|"), True),
         (says("7|ada|R|1|"), False),
+        (says("7|ada|R|0|"), False),  # it inherited the restarts that it told of itself
         (says("7|ada|PD|1|"), True),
         (says("7|ada|PD|2|"), True),
         (says("7|ada|R|2|"), True),
