@@ -154,7 +154,7 @@ def is_over(job: Job, listed: dict[int, Listed], user: str) -> bool:
 
 
 def _is_later(here: Job, job: Job) -> bool:
-    return (here.id, here.cluster) == (job.id, job.cluster) and here.restarts > job.restarts
+    return here.is_told and (here.id, here.cluster) == (job.id, job.cluster) and here.restarts > job.restarts
 
 
 def _command(jobs: Iterable[Job]) -> list[str]:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from jimmy_manager import slurm
+
 # Before anything imports torch: two test processes on two cores are several times slower at torch's default threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -29,3 +31,10 @@ def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         for name in [n for n in os.environ if n.startswith(("JIMMY_", "SLURM_")) or n in ("COLUMNS", "LINES")]:
             patch.delenv(name)
         yield
+
+
+@pytest.fixture(autouse=True)
+def forgotten_job() -> None:
+    """Let no test know what Slurm told another one of its job."""
+    slurm._lines.clear()
+    slurm._silent.clear()

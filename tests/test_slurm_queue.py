@@ -213,12 +213,17 @@ def test_outside_of_a_job_the_cluster_is_asked_for_its_name(squeue: Answer, name
 
 
 def test_a_later_attempt_of_the_same_job_knows_that_the_earlier_one_is_over(calls: Callable[[], list[str]]) -> None:
-    queue = Queue(OURS._replace(restarts=2), "ada")
+    queue = Queue(OURS._replace(restarts=2, is_told=True), "ada")
     assert queue.has_ended(OURS)
     assert not queue.has_ended(OURS._replace(restarts=2), is_asked=False)
     assert not queue.has_ended(OURS._replace(restarts=3), is_asked=False)
     assert not queue.has_ended(OURS._replace(cluster="other"))
     assert calls() == []
+
+
+def test_restarts_that_may_be_inherited_are_no_proof(squeue: Answer) -> None:
+    squeue(says("7|ada|R|1|"))
+    assert not verdict(Queue(OURS._replace(restarts=2), "ada"))
 
 
 def test_who_may_not_see_the_jobs_of_others_does_not_miss_them() -> None:

@@ -36,7 +36,7 @@ from jimmy_manager.archives import layout
 from jimmy_manager.archives.claim import Claim, is_live
 from jimmy_manager.archives.clock import Clock
 from jimmy_manager.archives.files import Files, unreadable
-from jimmy_manager.archives.owner import Owner, is_provably_dead, this_process
+from jimmy_manager.archives.owner import Owner, is_provably_dead, this_process, this_worker
 from jimmy_manager.archives.record import seal, unseal
 from jimmy_manager.archives.stops import Stops
 from jimmy_manager.errors import DamagedRecord
@@ -249,7 +249,7 @@ class Claims:
         # The token is drawn for each attempt: one drawn before a fork would be shared by all children.
         token, lease_s, at = secrets.token_hex(8), self._lease(standing), round(self.clock.now(), 3)
         record = ClaimRecord(
-            standing.key, generation, digest[:32], token, state, 0, lease_s, this_process(), at, standing.state,
+            standing.key, generation, digest[:32], token, state, 0, lease_s, this_worker(), at, standing.state,
             self._must_settle(standing), error, stats, self.view(),
         )
         return record if self._create(record) else None

@@ -20,10 +20,6 @@ from typing import Any, NamedTuple
 from jimmy_manager import slurm as slurm_jobs
 
 _PROC = Path("/proc")
-_SLURM = (
-    "SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT",
-    "SLURMD_NODENAME", "SLURM_JOB_USER",
-)  # fmt: skip
 _FIRST_TIME_NAMESPACE = "4026531834"
 """The number that every kernel gives to the time namespace it boots with."""
 
@@ -77,8 +73,15 @@ class Owner(NamedTuple):
 
 
 def this_process() -> Owner:
-    """The calling process; a forked child is another owner than its parent."""
+    """The calling process, without its Slurm job; a forked child is another owner than its parent."""
     return _owner_of(os.getpid())
+
+
+def this_worker() -> Owner:
+    """The calling process as a claim names it: with its Slurm job, for which Slurm itself may be asked, once."""
+    job = slurm_jobs.this_job()
+    told = ",".join(f"{name}={value}" for name, value in job.variables.items()) if job else ""
+    return this_process()._replace(slurm=told)
 
 
 def is_provably_dead(owner: Owner) -> bool:
@@ -94,15 +97,14 @@ def is_provably_dead(owner: Owner) -> bool:
 
 @functools.lru_cache(maxsize=4)
 def _owner_of(pid: int) -> Owner:
-    slurm = ",".join(f"{name}={os.environ[name]}" for name in _SLURM if name in os.environ)
     if not _is_proc_ours():
-        return Owner(socket.gethostname(), pid, 0, "", "", slurm, _user())
-    return Owner(socket.gethostname(), pid, _start_ticks(pid), _boot_id(), _namespaces(), slurm, _user())
+        return Owner(socket.gethostname(), pid, 0, "", "", user=_user())
+    return Owner(socket.gethostname(), pid, _start_ticks(pid), _boot_id(), _namespaces(), user=_user())
 
 
 @functools.lru_cache(maxsize=1024)
 def _job(slurm: str) -> slurm_jobs.Job | None:
-    return slurm_jobs.this_job(dict(each.partition("=")[::2] for each in slurm.split(",")))
+    return slurm_jobs.job_of(dict(each.partition("=")[::2] for each in slurm.split(",")))
 
 
 def _user() -> str:

@@ -63,7 +63,8 @@ def random_order() -> random.Random:
 def hand_on(requeue: Requeue, stop: StopFlag, reason: str, *, saves: int, shortage: str = "") -> None:
     """Requeue the Slurm job of this process, where asked for and where work was left for ``reason``.
 
-    ``SlurmError`` where the job has saved nothing, as it would come back for ever; ``shortage`` tells why.
+    ``SlurmError`` where the job has saved nothing, as it would come back for ever (``shortage`` tells why), and where
+    Slurm does not tell which job this is.
     """
     if not requeue or reason not in _GOES_ON_AFTER or not stop.caught.isdisjoint(ENDS_A_JOB):
         return
@@ -74,4 +75,7 @@ def hand_on(requeue: Requeue, stop: StopFlag, reason: str, *, saves: int, shorta
         why = shortage or "give it more time"
         raise SlurmError(f"job {job.name} is not requeued after {reason}, as it saved nothing since it began: {why}")
     log.info("job %s is requeued after %s", job.name, reason)
-    (slurm.requeue if requeue is True else requeue)(job)
+    if requeue is True:
+        slurm.requeue(job)
+    else:
+        requeue(slurm.told(job))

@@ -203,7 +203,8 @@ class World:
         self.dead: set[Owner] = set()
         self.workers = 0
         self._here = threading.local()
-        monkeypatch.setattr(claims_module, "this_process", self.here)
+        for name in ("this_process", "this_worker"):
+            monkeypatch.setattr(claims_module, name, self.here)
         monkeypatch.setattr(claims_module, "is_provably_dead", self.is_provably_dead)
 
     def here(self) -> Owner:

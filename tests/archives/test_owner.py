@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jimmy_manager.archives import owner as owners
-from jimmy_manager.archives.owner import Owner, is_provably_dead, this_process
+from jimmy_manager.archives.owner import Owner, is_provably_dead, this_process, this_worker
 from jimmy_manager.slurm import Job
 
 ROOT = Path(owners.__file__).parents[2]
@@ -71,26 +71,31 @@ def test_this_process_is_alive_and_itself() -> None:
     assert not is_provably_dead(here)
 
 
-def test_slurm_variables_are_noted_and_do_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = this_process()
-    owners._owner_of.cache_clear()
-    monkeypatch.setenv("SLURM_JOB_ID", "77")
-    assert this_process().slurm == "SLURM_JOB_ID=77"
-    assert "77" in str(this_process())
-    assert this_process().is_same_process(before)
-    owners._owner_of.cache_clear()
-
-
-def test_an_owner_knows_its_job_of_an_array_which_attempt_it_is_and_whose(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be in a job that Slurm does not tell of."""
     told = {
         "SLURM_CLUSTER_NAME": "lab", "SLURM_JOB_ID": "15", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3",
-        "SLURM_RESTART_COUNT": "2", "SLURMD_NODENAME": "n4", "SLURM_JOB_USER": "ada",
+        "SLURM_RESTART_COUNT": "2", "SLURMD_NODENAME": "n4", "SLURM_JOB_USER": "ada", "PATH": "",
     }  # fmt: skip
     for name, value in told.items():
         monkeypatch.setenv(name, value)
-    owners._owner_of.cache_clear()
-    owner = Owner.of_record(this_process().as_record())
-    owners._owner_of.cache_clear()
+
+
+@pytest.mark.usefixtures("task")
+def test_a_claimant_names_its_job_which_does_not_decide() -> None:
+    assert this_process().slurm == ""
+    owner = this_worker()
+    assert owner.slurm == (
+        "SLURM_CLUSTER_NAME=lab,SLURM_JOB_ID=15,SLURM_ARRAY_JOB_ID=12,SLURM_ARRAY_TASK_ID=3,SLURM_RESTART_COUNT=2,"
+        "SLURMD_NODENAME=n4,SLURM_JOB_USER=ada"
+    )
+    assert owner.is_same_process(this_process())
+
+
+@pytest.mark.usefixtures("task")
+def test_an_owner_knows_its_job_of_an_array_which_attempt_it_is_and_whose() -> None:
+    owner = Owner.of_record(this_worker().as_record())
     assert owner.job == Job(15, 12, 3, 2, "n4", "ada", "lab")
     assert (owner.node, str(owner)) == ("n4", f"n4:{os.getpid()} (job 12_3)")
     outside = owner._replace(slurm="")

@@ -44,7 +44,7 @@ def requeues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], li
     folder.mkdir()
     calls.touch()
     held = f"grep -l '\"state\":\"held\"' -r {tmp_path}/own/claims | wc -l"
-    for name, script in (("scontrol", f'echo "$@" $({held}) >> {calls}'), ("squeue", "echo UNLIMITED")):
+    for name, script in (("scontrol", f'echo "$@" $({held}) >> {calls}'), ("squeue", "echo '13|12|3|0|UNLIMITED|'")):
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")

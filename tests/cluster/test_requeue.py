@@ -128,3 +128,29 @@ def test_each_task_of_an_array_is_told_its_own_name_and_time(cluster: Cluster, t
         name, left = (tmp_path / f"out-{task}").read_text().split()
         assert name == f"{job}_{task}"
         assert 300 < int(left) <= 420
+
+
+def test_a_job_that_a_task_of_an_array_submitted_is_told_its_own_name_and_requeues_itself(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(JOB)
+    code = "from jimmy_manager.slurm import this_job, time_left_s; print(this_job().name, round(time_left_s()))"
+    told = shlex.join([sys.executable, "-c", code])
+    (tmp_path / "inner.sh").write_text(f"#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} {told}\n" + worker())
+    submit = "sbatch --parsable --requeue --open-mode=append --time=7 --output=out inner.sh >job"
+    outer = cluster.sbatch(
+        f"--chdir={tmp_path}", "--array=3", script=f"#!/bin/sh\n{submit}\nwhile ! [ -e over ]; do sleep 0.2; done\n",
+        environ={"EPOCH_S": "0.2"},
+    )
+    cluster.wait_for("some epochs", lambda: len(epochs(tmp_path)) > 2)
+    inner = int((tmp_path / "job").read_text())
+    cluster.run("scancel", "--batch", "--signal=USR2", str(inner))
+    cluster.wait_for("the end of the inner job", lambda: cluster.has_ended(inner))
+    assert [(task.name, task.state, task.restarts) for task in cluster.tasks()] == [(f"{outer}_3", "R", 0)]
+    assert list(cluster.states(inner).values()) == ["COMPLETED 0:0"]
+    assert {restart for restart, _ in epochs(tmp_path)} == {0, 1}
+    name, left = (tmp_path / "out").read_text().split()[:2]
+    assert name == str(inner)
+    assert 300 < int(left) <= 420
+    (tmp_path / "over").touch()
+    cluster.wait_for("the end of the outer job", lambda: cluster.has_ended(outer))

@@ -31,6 +31,12 @@ def submit(cluster: Cluster, folder: Path, *options: str) -> int:
     return cluster.sbatch("--output", str(folder / "out-%j"), *options, script=script, environ=environ)
 
 
+def requeued(then: str) -> str:
+    """A batch script of a task that has itself requeued, and then does something."""
+    again = 'scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"; sleep 60'
+    return f"#!/bin/bash\nif [ -z $SLURM_RESTART_COUNT ]; then {again}; fi\n{then}\n"
+
+
 def claim(folder: Path, generation: int) -> ClaimRecord | None:
     if not (folder / "store" / "store.yaml").exists():
         return None
@@ -55,6 +61,39 @@ def test_a_job_that_was_killed_is_succeeded_long_before_its_lease_ends(cluster: 
     before = claim(tmp_path, 1)
     assert before is not None
     assert (before.state, before.owner.job is not None and before.owner.job.id) == ("held", first)
+
+
+def test_a_worker_that_a_requeued_task_submitted_is_not_taken_for_an_earlier_attempt(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", cluster.environ["SLURM_CONF"])
+    words = [sys.executable, endless.__file__, str(tmp_path), str(LEASE_S)]
+    (tmp_path / "inner.sh").write_text(f"#!/bin/bash\nexec {shlex.join(words)} boot$$\n")
+    cluster.sbatch(
+        "--array=3", f"--chdir={tmp_path}", script=requeued("sbatch --parsable --requeue --output=out inner.sh >job"),
+        environ={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    cluster.wait_for("the worker to train", lambda: list(tmp_path.glob("training-*")))
+    record = claim(tmp_path, 1)
+    assert record is not None
+    job = record.owner.job
+    assert job is not None
+    inner = (tmp_path / "job").read_text().strip()
+    assert (str(job.id), job.name, job.restarts) == (inner, inner, 0)
+    queue = Queue(None, this_process().user)
+
+    def has_ended() -> bool:
+        return [queue.has_ended(each) for each in (job, job._replace(restarts=1))] != [False, False]
+
+    has_ended()
+    queue.wait(60)
+    assert not has_ended()
+    cluster.run("scontrol", "requeue", inner)  # the first restart of its own, after one that it has inherited
+    cluster.wait_for("the second attempt", lambda: len(list(tmp_path.glob("training-*"))) == 2)
+    later = claim(tmp_path, 2)
+    assert later is not None
+    assert later.after == "ended"
+    assert later.owner.job == job._replace(restarts=1, node=later.owner.node)
 
 
 def test_the_queue_tells_the_jobs_that_run_from_those_that_do_not(

@@ -55,7 +55,7 @@ def main() -> None:
         sys.exit(f"{PLACE} is there already, and must stay as it is")
     numbers = itertools.count(1)
     secrets.token_hex = lambda size: f"{next(numbers):0{2 * size}x}"
-    claims.this_process = lambda: Owner("golden", 1, 1, "golden-boot", "1", "SLURM_JOB_ID=7")
+    claims.this_process = claims.this_worker = lambda: Owner("golden", 1, 1, "golden-boot", "1", "SLURM_JOB_ID=7")
     store = Store(PLACE, clock=Frozen(), stale_s=0)
     store.edit(manager="Golden", fields=("arch", "optim.lr", "seed"))
 

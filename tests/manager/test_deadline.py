@@ -335,7 +335,8 @@ def requeued(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     calls: list[str] = []
     for name, value in {"SLURM_JOB_ID": "13", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(slurm, "time_left_s", lambda: None)
+    answer = "13|{SLURM_ARRAY_JOB_ID}|{SLURM_ARRAY_TASK_ID}|0|UNLIMITED|"
+    monkeypatch.setattr(slurm, "ask", lambda command: answer.format(**os.environ))
     monkeypatch.setattr(slurm, "requeue", lambda job: calls.append(job.name))
     return calls
 
@@ -390,6 +391,17 @@ def test_the_requeue_names_the_task_and_comes_after_everything_else(make: Make, 
     assert requeued == ["12_3"]
 
 
+def test_a_function_is_not_called_where_slurm_does_not_tell_which_job_this_is(
+    make: Make, requeued: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(command: list[str]) -> str:
+        raise SlurmError("no answer")
+
+    monkeypatch.setattr(slurm, "ask", silent)
+    with pytest.raises(SlurmError, match="no answer"):
+        make(50.0, requeue=lambda job: pytest.fail("was called")).batch([{}])
+
+
 def test_what_is_done_or_failed_or_was_stopped_by_a_person_is_not_requeued(make: Make, requeued: list[str]) -> None:
     manager = make(1000.0, requeue=True)
     assert manager.batch([{}], num_epochs=1).done
@@ -439,6 +451,7 @@ def test_a_requeued_job_goes_through_a_sweep_in_the_order_of_before(
     first, again = ([job_time.random_order().random() for _ in range(2)] for _ in range(2))
     assert first == again
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "4")
+    slurm._lines.clear()
     assert job_time.random_order().random() != first[0]
     choices = {"a": list(range(20))}
     for _ in range(8):
