@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -49,10 +50,18 @@ class _SubmitCommand(click.Command):
             formatter.write_dl([row for row in rows if not row[0].startswith("-h")])
 
 
+def _array(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    try:
+        return None if value is None else submission.array_of(value)
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.command(cls=_SubmitCommand, context_settings={"ignore_unknown_options": True})
 @click.option(
-    "--array", metavar="N", help="How many workers; N%M: at most M at a time; else as sbatch takes it.  [default: 8]"
-)
+    "--array", metavar="N", callback=_array,
+    help="How many workers; N%M: at most M at a time; else as sbatch takes it.  [default: 8]",
+)  # fmt: skip
 @click.option("--time", metavar="TIME", help="How long each may take, such as 4:00:00.  [default: an hour]")
 @click.option(
     "--script", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
@@ -76,13 +85,14 @@ def submit(
     points = _rehearse(swept)
     own = {"chdir": os.getcwd()}
     if array is not None:
-        own["array"] = submission.array_of(array)
+        own["array"] = array
     if time is not None:
         own["time"] = time
     template = (submission.TEMPLATE if script is None else Path(script)).read_text("utf-8")
     if script is None:
         own["output"] = f"{_FOLDER}/%x-%A_%a.out"
-        if time is not None and (signal := submission.signal_of(time)) is not None:
+        limit = submission.time_of(further) or time
+        if limit is not None and (signal := submission.signal_of(limit)) is not None:
             own["signal"] = signal
     if script is None or not submission.names_its_job(template):
         own["job-name"] = _name_of(swept.params["job"])
@@ -95,8 +105,8 @@ def submit(
     if isinstance(told, int):
         ctx.exit(told)
     click.echo(told.job)
-    if array is not None and array.isdecimal() and int(array) > points:
-        click.echo(f"note: {counted(points, 'configuration')} cannot keep {array} workers busy", err=True)
+    if array is not None and (workers := re.fullmatch("1-([0-9]+)", array)) and int(workers[1]) > points:
+        click.echo(f"note: {counted(points, 'configuration')} cannot keep {workers[1]} workers busy", err=True)
     _tell_how_to_watch(told, filled, points, swept.params["store"])
 
 

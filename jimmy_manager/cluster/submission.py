@@ -6,6 +6,8 @@ one of them, and an installed package has it.
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import shlex
 import shutil
@@ -22,7 +24,12 @@ TEMPLATE = Path(__file__).with_name("worker.sbatch")
 _DIRECTIVE = re.compile(r"#SBATCH\s+(.*)")
 _SWEEP = re.compile(r"(^|.*\s)jimmy (?:sweep|worker)\s.*")
 _SIGNAL_S = 120
-_LONG = {"-o": "--output", "-e": "--error", "-J": "--job-name"}
+_LONG = {"-o": "--output", "-e": "--error", "-J": "--job-name", "-t": "--time"}
+_SETTINGS = (
+    "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_DEBUG_FLAGS", "SLURM_EXIT_ERROR", "SLURM_JWT",
+    "SLURM_TIME_FORMAT",
+)  # fmt: skip
+"""What people set for Slurm's commands; within a job all else of ``SLURM_`` tells of that job."""
 
 
 class Submitted(NamedTuple):
@@ -65,15 +72,32 @@ def array_of(workers: str) -> str:
     >>> array_of('32'), array_of('32%8'), array_of('0-62:2')
     ('1-32', '1-32%8', '0-62:2')
     """
-    return f"1-{workers}" if re.fullmatch(r"[0-9]+(%[0-9]+)?", workers) else workers
+    found = re.fullmatch(r"([0-9]+)(?:%([0-9]+))?", workers)
+    if found is None:
+        return workers
+    for count, what in zip(found.groups(), ("0 workers", "at most 0 at a time"), strict=True):
+        if count is not None and not int(count):
+            raise ConfigError(f"{workers!r}: {what} would train nothing")
+    return f"1-{workers}"
+
+
+def time_of(further: Sequence[str]) -> str | None:
+    """The ``--time`` among words for ``sbatch``; None where there is none."""
+    return _options(f"#SBATCH {shlex.join(further)}").get("--time")
 
 
 def signal_of(time: str) -> str | None:
-    """The ``--signal`` of a job so short that the template's would come before its half; None for all others."""
+    """The ``--signal`` of a job so short that the template's would come before its half; None for all others.
+
+    >>> signal_of('1'), signal_of('4'), signal_of('0')
+    ('B:USR2@15', None, None)
+    """
     try:
-        limit_s = slurm.parse_duration(time)
+        limit_s = 60 * math.ceil(slurm.parse_duration(time) / 60)  # as Slurm rounds it
     except ConfigError:
         return None  # sbatch knows more words, and has its own for what is no time
+    if not limit_s:  # to Slurm that is no limit
+        return None
     return None if limit_s >= 2 * _SIGNAL_S else f"B:USR2@{int(limit_s / 4)}"
 
 
@@ -106,6 +130,8 @@ def outputs(script: str, job: str) -> str:
 def submit(script: str, options: Sequence[str]) -> Submitted | int:
     """Give ``script`` to ``sbatch``, with ``options`` once more, so that no ``SBATCH_`` variable overrules them.
 
+    Of a job that this process belongs to the new one inherits nothing.
+
     The exit code of ``sbatch`` where it refuses; it tells the reason itself, on stderr. ``SlurmError`` where there is
     no ``sbatch``.
     """
@@ -116,13 +142,19 @@ def submit(script: str, options: Sequence[str]) -> Submitted | int:
             "cluster that sees the same directories"
         )
     command = [program, "--parsable", *options]
-    done = subprocess.run(command, input=script, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, input=script, stdout=subprocess.PIPE, text=True, env=_environment(), check=False)
     if done.returncode:
         return done.returncode if done.returncode > 0 else 128 - done.returncode
     job, _, cluster = done.stdout.strip().partition(";")
     if not job.isdecimal():
         raise SlurmError(f"sbatch answered {done.stdout!r} instead of a job's number; look for the job with squeue")
     return Submitted(job, cluster)
+
+
+def _environment() -> dict[str, str]:
+    is_in_job = slurm.job_of(os.environ) is not None
+    foreign = [name for name in os.environ if is_in_job and name.startswith("SLURM_") and name not in _SETTINGS]
+    return {name: value for name, value in os.environ.items() if name not in foreign}
 
 
 def _name(line: str) -> str:

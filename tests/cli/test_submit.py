@@ -29,7 +29,7 @@ class Sbatch:
 
     def answer(self, text: str, code: int = 0, error: str = "") -> None:
         script = f'printf "%s\\n" "$@" >{self._folder}/arguments\ncat >{self._folder}/script\n'
-        script += f"ls -d slurm >{self._folder}/found\necho {shlex.quote(error)} >&2\n"
+        script += f"ls -d slurm >{self._folder}/found\nenv >{self._folder}/environ\necho {shlex.quote(error)} >&2\n"
         program = self._folder / "sbatch"
         program.write_text(f"#!/bin/sh\n{script}printf '%s\\n' {shlex.quote(text)}\nexit {code}\n")
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
@@ -42,6 +42,11 @@ class Sbatch:
     @property
     def script(self) -> str:
         return (self._folder / "script").read_text()
+
+    @property
+    def environ(self) -> dict[str, str]:
+        lines = (self._folder / "environ").read_text().splitlines()
+        return dict(line.partition("=")[::2] for line in lines)
 
     @property
     def found(self) -> str:
@@ -134,6 +139,9 @@ def test_a_dry_run_prints_the_script_that_sbatch_would_get_and_submits_nothing(s
         ([JOB, "--store", "other"], 1, "belongs to 'Other'"),
         ([JOB, "--num-epcohs", "5"], 2, "--num-epochs"),
         ([JOB, "--device"], 2, "--device"),
+        ([JOB, "--array", "0"], 2, "0 workers would train nothing"),
+        ([JOB, "--array", "00%2"], 2, "0 workers would train nothing"),
+        ([JOB, "--array", "4%0"], 2, "at most 0 at a time would train nothing"),
         ([JOB, "--", "low"], 2, "'low' after -- is no option of sbatch"),
         ([JOB, "--", "--wrap=true"], 2, "--wrap"),
         ([JOB, "--", "-p", "low", "-D", "/tmp"], 2, "cd to the other first"),
@@ -213,6 +221,42 @@ def test_the_signal_of_a_short_job_does_not_come_at_its_beginning(submit: Submit
     assert "--signal=B:USR2@15" in directives(submit(JOB, "--time", "1", "--dry-run").stdout)
     assert "--signal=B:USR2@120" in directives(submit(JOB, "--time", "4", "--dry-run").stdout)
     assert "--signal=B:USR2@120" in directives(submit(JOB, "--time", "UNLIMITED", "--dry-run").stdout)
+
+
+@pytest.mark.parametrize("time", ["0", "0:00", "0-0"])
+def test_a_job_without_a_limit_is_not_sent_a_signal_at_its_end(submit: Submit, time: str) -> None:
+    """``--time 0`` means no limit, and the template's signal then means nothing."""
+    assert "--signal=B:USR2@120" in directives(submit(JOB, "--time", time, "--dry-run").stdout)
+
+
+def test_slurm_rounds_a_time_up_to_minutes_and_so_does_the_signal(submit: Submit) -> None:
+    assert "--signal=B:USR2@15" in directives(submit(JOB, "--time", "0:02", "--dry-run").stdout)
+    assert "--signal=B:USR2@30" in directives(submit(JOB, "--time", "1:01", "--dry-run").stdout)
+
+
+@pytest.mark.parametrize("words", [["--time=1"], ["--time", "1"], ["-t", "1"], ["-t1"], ["-pa", "--time=9", "-t1"]])
+def test_a_time_that_is_given_to_sbatch_has_its_signal_too(sbatch: Sbatch, submit: Submit, words: list[str]) -> None:
+    submit(JOB, "--time=4:00:00", "--", *words)
+    assert "--signal=B:USR2@15" in directives(sbatch.script)
+    assert sbatch.arguments is not None
+    assert "--signal=B:USR2@15" in sbatch.arguments
+    submit(JOB, "--", *words, "--signal=B:USR1@5")
+    assert [each for each in sbatch.arguments if "--signal" in each][-1] == "--signal=B:USR1@5"
+
+
+def test_workers_inherit_nothing_of_the_job_that_they_are_submitted_from(
+    sbatch: Sbatch, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"SLURM_CONF": "/etc/own.conf", "SLURM_CLUSTERS": "east", "SLURM_TIME_FORMAT": "relative", "MINE": "1"}
+    jobs = dict.fromkeys(("SLURM_RESTART_COUNT", "SLURM_ARRAY_TASK_ID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"), "2")
+    for name, value in (own | jobs).items():
+        monkeypatch.setenv(name, value)
+    submit(JOB)
+    assert sbatch.environ.items() >= (own | jobs).items(), "there is no job, so these are somebody's settings"
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    submit(JOB)
+    assert sbatch.environ.items() >= own.items()
+    assert not sbatch.environ.keys() & {*jobs, "SLURM_JOB_ID"}
 
 
 @pytest.mark.parametrize("code", [1, 255])

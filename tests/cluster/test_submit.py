@@ -101,6 +101,30 @@ def test_workers_that_were_submitted_train_the_grid_and_leave_their_output(
     assert not cluster.tasks()
 
 
+def test_workers_that_a_requeued_task_of_an_array_submitted_leave_each_other_their_runs(
+    cluster: Cluster, folder: Path, call: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    job = folder / "jobs" / "digits.py"
+    slow = "import os, time; time.sleep(4); print('of', os.environ.get('SLURM_RESTART_COUNT'), flush=True)"
+    job.write_text(JOB.replace('print("trains", self.key, flush=True)', slow))
+    submit = "jimmy submit jobs/digits.py --choices jobs/digits.yaml --store own --array=3 lr=0.1 >told"
+    again = 'scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"; sleep 60'
+    script = f"#!/bin/bash\nif [ -z $SLURM_RESTART_COUNT ]; then {again}; fi\n{submit}\n"
+    outer = call("sbatch", "--parsable", "--requeue", "--array=2", "--ntasks=2", "--output=outer", given=script)
+    assert outer.returncode == 0, outer.stderr
+    cluster.wait_for("the end of all", lambda: not cluster.tasks())
+    inner = int((folder / "told").read_text())
+    assert set(cluster.states(inner).values()) == {"COMPLETED 0:0"}
+    printed = "".join(path.read_text() for path in (folder / "slurm").iterdir())
+    assert printed.count("of None") == 4, printed
+    store = Store(folder / "own", read_only=True)
+    for key in store.registry:
+        assert list(store.claims.look(key).claims) == [1, 2], "somebody took it from its holder"
+        held = store.claims.read(key, 1).owner.job
+        assert held is not None
+        assert (held.array_job, held.restarts) == (inner, 0)
+
+
 def test_the_script_in_the_repository_works_as_it_stands(
     cluster: Cluster, folder: Path, call: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
