@@ -138,6 +138,14 @@ def time_left_s() -> float | None:
         raise SlurmError(f"squeue told {line.left!r} as the time left to job {job.id}, which is no time") from error
 
 
+def step_size() -> int:
+    """How many processes ``srun`` started as one step with this one; 1 outside of a step, as in a batch script."""
+    # A batch script that a step has submitted inherits the numbers of that step, but has tasks per node of its own.
+    if os.environ.get("SLURM_STEP_TASKS_PER_NODE") != os.environ.get("SLURM_TASKS_PER_NODE"):
+        return 1
+    return _number(os.environ.get("SLURM_STEP_NUM_TASKS")) or 1
+
+
 def requeue(job: Job) -> None:
     """Have exactly this job, or task of an array, run again from its beginning; Slurm then ends this process.
 

@@ -20,7 +20,7 @@ from jimmy_manager.cli import jobs, pool
 from jimmy_manager.cli.main import BUSY, ERROR, SOME_FAILED
 from jimmy_manager.cli.options import JobCommand, fields_argument, job_argument, store_option
 from jimmy_manager.errors import ConfigError, HookError, JimmyError
-from jimmy_manager.manager.job_time import limit_s
+from jimmy_manager.manager.job_time import check_requeue, limit_s
 from jimmy_manager.manager.plain_text import plain, plain_lines
 from jimmy_manager.manager.rank_line import here
 from jimmy_manager.signals import STOPPING, TIME_LIMIT, StopFlag, stop_signals
@@ -124,6 +124,7 @@ def sweep(
     if workers is not None and member is None:
         if isinstance(job, str):
             jobs.path_of(job)  # one error instead of one from each worker
+        check_requeue(settings["requeue"])
         ctx.exit(pool.run(workers, signals))
     since = member.since if member is not None else since
     with _early(signals).installed(), manager_of(job, store, settings, since) as manager:

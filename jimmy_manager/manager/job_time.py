@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from jimmy_manager import slurm
 from jimmy_manager.errors import ConfigError, SlurmError
+from jimmy_manager.manager.rank_line import here
 from jimmy_manager.signals import TIME_LIMIT, StopFlag
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,18 @@ def random_order() -> random.Random:
     """What shuffles a sweep: in a Slurm job alike each time, so that one that is requeued comes to the run it left."""
     job = slurm.this_job()
     return random.Random(f"{job.name}.{os.environ.get('SLURM_PROCID', '0')}" if job else None)
+
+
+def check_requeue(requeue: Requeue) -> None:
+    """``ConfigError`` where the first process to requeue the job would end others of it before they have saved.
+
+    The ranks that torchrun starts are no others: they are one worker, for which rank 0 speaks.
+    """
+    if requeue and here().size == 1 and (count := slurm.step_size()) > 1:
+        raise ConfigError(
+            f"this is one of {count} processes of a step of Slurm, and the first to requeue their job would end the "
+            "others before they have saved; start one, with 'jimmy sweep --workers N', or leave out --requeue"
+        )
 
 
 def hand_on(requeue: Requeue, stop: StopFlag, reason: str, *, saves: int, shortage: str = "") -> None:

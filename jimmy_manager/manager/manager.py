@@ -389,6 +389,7 @@ class Manager(Queries):
         """Catch signals, mind the time, and tell of the progress."""
         if self.requeue and not resume:
             raise ConfigError("a job that is requeued would start from nothing each time; leave out requeue, or resume")
+        job_time.check_requeue(self.requeue)
         self.progress = progress.choose(self)
         with self.stop.installed():
             try:

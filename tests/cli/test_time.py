@@ -113,6 +113,17 @@ def test_a_job_that_is_cancelled_while_it_saves_is_not_requeued(
     assert states(tmp_path / "own") == {"released"}
 
 
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]])
+def test_one_error_says_that_several_processes_of_a_step_cannot_requeue_their_job(
+    start: Start, tmp_path: Path, requeues: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, workers: list[str]
+) -> None:
+    for name in ("SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE"):
+        monkeypatch.setenv(name, "2")
+    code, err = finish(start("sweep", JOB, *workers, "--requeue"))
+    assert (code, err.count("one of 2 processes of a step")) == (1, 1), err
+    assert not list((tmp_path / "own").glob("claims/*/*"))
+
+
 def test_a_requeue_that_slurm_refuses_is_an_error(
     start: Start, tmp_path: Path, requeues: Callable[[], list[str]]
 ) -> None:

@@ -154,3 +154,22 @@ def test_a_job_that_a_task_of_an_array_submitted_is_told_its_own_name_and_requeu
     assert 300 < int(left) <= 420
     (tmp_path / "over").touch()
     cluster.wait_for("the end of the outer job", lambda: cluster.has_ended(outer))
+
+
+def test_processes_of_one_step_refuse_to_requeue_and_what_they_submit_does_not(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(JOB)
+    (tmp_path / "inner.sh").write_text("#!/bin/sh\n" + worker("--wait", "--num-epochs=2"))
+    command = shlex.join([sys.executable, "-P", "-m", "jimmy_manager.cli", "sweep", "slow.py", "--requeue"])
+    script = f"#!/bin/sh\nexport PYTHONPATH={shlex.quote(str(ROOT))}\nsrun -n2 --output=step-%t {command}\n"
+    script += "srun -n2 sh -c '[ $SLURM_PROCID = 0 ] && sbatch --parsable -n1 --output=inner inner.sh >job; true'\n"
+    script += worker("--wait", "--num-epochs=1")
+    outer = cluster.sbatch(f"--chdir={tmp_path}", "-n2", "--output=out", script=script)
+    cluster.wait_for("the end of all", lambda: not cluster.tasks())
+    for task in ("0", "1"):
+        assert "one of 2 processes of a step" in (tmp_path / f"step-{task}").read_text()
+    assert list(cluster.states(outer).values()) == ["COMPLETED 0:0"], (tmp_path / "out").read_text()
+    inner = int((tmp_path / "job").read_text())
+    assert list(cluster.states(inner).values()) == ["COMPLETED 0:0"], (tmp_path / "inner").read_text()
+    assert [epoch for _, epoch in epochs(tmp_path)] == [1, 2]

@@ -445,6 +445,37 @@ def test_a_job_that_would_start_from_nothing_each_time_is_refused(make: Make) ->
         make(requeue=True).process({}, resume=False)
 
 
+STEP = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_TASKS_PER_NODE": "1(x2)"}
+
+
+@pytest.mark.parametrize("requeue", [True, lambda job: None])
+def test_processes_of_one_step_cannot_each_requeue_their_job(
+    make: Make, requeued: list[str], monkeypatch: pytest.MonkeyPatch, requeue: Any
+) -> None:
+    for name, value in STEP.items():
+        monkeypatch.setenv(name, value)
+    manager = make(50.0, requeue=requeue)
+    for call in (manager.process, lambda config: manager.batch([config])):
+        with pytest.raises(ConfigError, match=r"one of 2 processes of a step .* 'jimmy sweep --workers N'"):
+            call({})
+    assert len(manager.stats) == 0
+    make(50.0).batch([{}])
+    assert requeued == []
+
+
+@pytest.mark.parametrize(
+    "changed", [{"SLURM_STEP_NUM_TASKS": "1"}, {"SLURM_TASKS_PER_NODE": "2"}, {"SLURM_STEP_NUM_TASKS": ""}]
+)
+def test_a_step_of_one_process_and_a_batch_script_may_requeue_their_job(
+    make: Make, requeued: list[str], monkeypatch: pytest.MonkeyPatch, changed: dict[str, str]
+) -> None:
+    """A batch script that a step has submitted inherits the size of that step, but has task counts of its own."""
+    for name, value in (STEP | changed).items():
+        monkeypatch.setenv(name, value)
+    make(50.0, requeue=True).batch([{}])
+    assert requeued == ["12_3"]
+
+
 def test_a_requeued_job_goes_through_a_sweep_in_the_order_of_before(
     make: Make, requeued: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
