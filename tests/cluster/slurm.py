@@ -118,6 +118,13 @@ def running(script: Path) -> Iterator[Cluster]:
         yield cluster
 
 
+def requeued(then: str) -> str:
+    """A batch script of a task of an array that requeues itself, and then does something, once in its folder."""
+    again = 'scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"; sleep 60'
+    # On a busy machine two submissions were seen, as if it had been started a third time.
+    return f"#!/bin/bash\nif [ -z $SLURM_RESTART_COUNT ]; then {again}; fi\nmkdir once && {then}\n"
+
+
 def free_ports(count: int) -> int:
     """The first of ``count`` ports in a row that nobody listens at; below those that the system hands out itself."""
     for _ in range(100):

@@ -16,7 +16,7 @@ import pytest
 from jimmy_manager import Store
 from jimmy_manager.cluster.submission import TEMPLATE, fill, make_output_folders
 from jimmy_manager.errors import ConfigError
-from tests.cluster.slurm import Cluster
+from tests.cluster.slurm import Cluster, requeued
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = """
@@ -108,9 +108,8 @@ def test_workers_that_a_requeued_task_of_an_array_submitted_leave_each_other_the
     slow = "import os, time; time.sleep(4); print('of', os.environ.get('SLURM_RESTART_COUNT'), flush=True)"
     job.write_text(JOB.replace('print("trains", self.key, flush=True)', slow))
     submit = "jimmy submit jobs/digits.py --choices jobs/digits.yaml --store own --array=3 lr=0.1 >told"
-    again = 'scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"; sleep 60'
-    script = f"#!/bin/bash\nif [ -z $SLURM_RESTART_COUNT ]; then {again}; fi\n{submit}\n"
-    outer = call("sbatch", "--parsable", "--requeue", "--array=2", "--ntasks=2", "--output=outer", given=script)
+    words = ("sbatch", "--parsable", "--requeue", "--array=2", "--ntasks=2", "--output=outer", "--open-mode=append")
+    outer = call(*words, given=requeued(submit))
     assert outer.returncode == 0, outer.stderr
     cluster.wait_for("the end of all", lambda: not cluster.tasks())
     inner = int((folder / "told").read_text())
@@ -122,7 +121,7 @@ def test_workers_that_a_requeued_task_of_an_array_submitted_leave_each_other_the
         assert list(store.claims.look(key).claims) == [1, 2], "somebody took it from its holder"
         held = store.claims.read(key, 1).owner.job
         assert held is not None
-        assert (held.array_job, held.restarts) == (inner, 0)
+        assert (held.array_job == int(outer.stdout), held.restarts) == (False, 0)
 
 
 def test_the_script_in_the_repository_works_as_it_stands(

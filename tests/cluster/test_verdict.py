@@ -13,7 +13,7 @@ from jimmy_manager.archives.claims import ClaimRecord
 from jimmy_manager.archives.owner import this_process
 from jimmy_manager.slurm import Job
 from jimmy_manager.slurm_queue import Queue
-from tests.cluster.slurm import Cluster
+from tests.cluster.slurm import Cluster, requeued
 from tests.manager import endless
 
 if TYPE_CHECKING:
@@ -29,12 +29,6 @@ def submit(cluster: Cluster, folder: Path, *options: str) -> int:
     script = f'#!/bin/bash\nexec {shlex.join(words)} "boot of $SLURM_JOB_ID"\n'
     environ = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return cluster.sbatch("--output", str(folder / "out-%j"), *options, script=script, environ=environ)
-
-
-def requeued(then: str) -> str:
-    """A batch script of a task that has itself requeued, and then does something."""
-    again = 'scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"; sleep 60'
-    return f"#!/bin/bash\nif [ -z $SLURM_RESTART_COUNT ]; then {again}; fi\n{then}\n"
 
 
 def claim(folder: Path, generation: int) -> ClaimRecord | None:
