@@ -42,9 +42,13 @@ LAYERS: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "apps": (("toolbox", "vision"), {*CORE, "data", "training"}),
 }
 LEFT = {*BASE, "archives", "manager", "views", "dashboard", "cli"}
-# The one call that goes up: `python jobs/digits.py sweep` is the command line, entered through the Manager.
-# Only inside a function, so that no module needs the command line in order to be imported.
-DOORS = {("manager", "cli.main")}
+# The calls that go up: `python jobs/digits.py sweep` is the command line, entered through the Manager; and what can be
+# asked of a Store and a Manager alike is answered by `results`, entered through `archives.looking` alone.
+# Only inside a function, so that no module needs what is above it in order to be imported.
+DOORS = {
+    ("manager", "cli.main"),
+    *(("archives", f"results.{each}") for each in ("frame", "groups", "differences", "curves", "plots", "run_results")),
+}
 HEAVY = ("torch", "tensorboard")
 FREE_OF = ("torch", "pandas", "matplotlib", "numpy", "rich", "filelock", "yaml")
 

@@ -13,6 +13,7 @@ from jimmy_manager.archives.clock import Clock
 from jimmy_manager.archives.disk import Disk
 from jimmy_manager.archives.files import Files
 from jimmy_manager.archives.history import History, Stats
+from jimmy_manager.archives.looking import Looking
 from jimmy_manager.archives.memory import Memory
 from jimmy_manager.archives.read_only import ReadOnly, unsafe
 from jimmy_manager.archives.registry import Registered, Registry
@@ -24,7 +25,7 @@ from jimmy_manager.schema import Ledger
 _Change = Callable[[StoreFile], StoreFile]
 
 
-class Store:
+class Store(Looking):
     """The runs under ``directory``, as four mappings by key; ``directory=None`` keeps everything in memory.
 
     Nothing is made on disk before the first write, so that a mistyped directory stays a clear error for
@@ -230,6 +231,9 @@ class Store:
         self.claims.freshen(key)
         if self.claims.look(key).top > record.generation:
             raise RunBusy(f"run {key} was claimed by another worker while it was popped; pop it again")
+
+    def _looked_at(self) -> Store:
+        return self
 
     def logs(self, key: str) -> str | None:
         """The directory for the logs of a run; None for a store in memory."""

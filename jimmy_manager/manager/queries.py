@@ -7,15 +7,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from jimmy_manager.archives.archive import Ckpts, Configs, Previews, StatsArchive, meets
+from jimmy_manager.archives.looking import Looking
 from jimmy_manager.archives.store import Store
 from jimmy_manager.config import Config
 from jimmy_manager.errors import KeyNotFound
 
 
-class Queries:
+class Queries(Looking):
     """The reading half of ``Manager``; it loads no checkpoint and no torch."""
 
     store: Store
+
+    def _looked_at(self) -> Store:
+        return self.store
 
     @property
     def configs(self) -> Configs:
