@@ -32,6 +32,7 @@ _PATTERNS = {
     "ckpts": re.compile(_KEY + _GENERATION + _COMMIT + r"\.pt"),
     "previews": re.compile(_KEY + _GENERATION + _COMMIT + rf"(?:\.json|\.{_LABEL}\.png)"),
 }
+_EVALS = re.compile(r"evals" + _GENERATION + r"\.jsonl")
 _STOP = re.compile(_KEY + _GENERATION + r"\.stop")
 _SHARD = re.compile(r"[0-9a-f]{2}")
 _SCRATCH = re.compile(r"\.(?P<target>.+)\.[0-9a-f]{16}")
@@ -101,8 +102,13 @@ def figure(key: str, generation: int, commit: int, label: str) -> str:
     return f"previews/{key[:2]}/{key}.g{generation}.c{commit}.{label}.png"
 
 
+def evals(key: str, generation: int) -> str:
+    """The numbers of each evaluation in one generation."""
+    return f"logs/{key[:2]}/{key}/evals.g{generation}.jsonl"
+
+
 def logs(key: str) -> str:
-    """The folder of TensorBoard events and the worker's log."""
+    """The folder of TensorBoard events and of what was evaluated."""
     return f"logs/{key[:2]}/{key}"
 
 
@@ -130,6 +136,16 @@ def parse_stop(file_name: str) -> Parsed | None:
     """
     match = _STOP.fullmatch(file_name)
     return Parsed("claims", match["key"], int(match["generation"])) if match else None
+
+
+def parse_evals(file_name: str) -> int:
+    """The generation whose evaluations a file among the logs of a run holds; 0 for every other file.
+
+    >>> parse_evals("evals.g3.jsonl"), parse_evals("evals.g03.jsonl")
+    (3, 0)
+    """
+    match = _EVALS.fullmatch(file_name)
+    return int(match["generation"]) if match else 0
 
 
 def scratch(name: str) -> str:

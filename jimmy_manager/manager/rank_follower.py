@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jimmy_manager import errors, random_state
+from jimmy_manager.archives.eval_log import EvalLog
 from jimmy_manager.archives.files import Content
 from jimmy_manager.archives.history import Commit
 from jimmy_manager.config import Config
@@ -38,6 +39,7 @@ class FollowedRun:
         self.claim = self
         self.train_s = self.eval_s = 0.0
         self.saves = 0
+        self.evals = EvalLog(None, 0)
 
     def check(self) -> None:
         """Return: whether the claim is lost is for rank 0 to know."""

@@ -13,6 +13,7 @@ from jimmy_manager import random_state
 from jimmy_manager.archives import checkpoints, previews
 from jimmy_manager.archives.attempt import Attempt, NewerCommit
 from jimmy_manager.archives.claim import Claim
+from jimmy_manager.archives.eval_log import EvalLog
 from jimmy_manager.archives.history import Commit
 from jimmy_manager.archives.store import Store
 from jimmy_manager.config import Config
@@ -49,6 +50,7 @@ class Run:
         self.train_s = 0.0
         self.eval_s = 0.0
         self.saves = 0
+        self.evals = EvalLog(store.logs(claim.key), claim.generation)
         self.pace = pace or Pace(claim.claims.clock.monotonic)
         self.pen = threading.Lock()
         """Held while something is committed: another thread that ends the claim waits for it."""
@@ -112,6 +114,7 @@ def drive(manager: Manager, run: Run, config: Config, total: int) -> str:
             manager._team.do(manager, run, "end", is_done=state == "done")
         finally:
             manager._run = None
+            run.evals.close()
 
 
 def _drive_once(manager: Manager, run: Run, config: Config, total: int, do: Callable[[str], Any]) -> str:
@@ -230,12 +233,22 @@ def _evaluate(manager: Manager, run: Run) -> None:
     started = clock.monotonic()
     record = manager.eval()
     run.eval_s = blended(run.eval_s, clock.monotonic() - started)
-    if record is None:
-        return
-    if not isinstance(record, Mapping):
-        raise HookError(f"{type(manager).__name__}.eval() returned {type(record).__name__}, it must be a dict or None")
-    manager.preview.update(record)
-    manager.ckpt.setdefault("eval_records", {})[manager.epoch] = copy.deepcopy(dict(record))
+    if record is not None:
+        if not isinstance(record, Mapping):
+            name = type(manager).__name__
+            raise HookError(f"{name}.eval() returned {type(record).__name__}, it must be a dict or None")
+        manager.preview.update(record)
+        manager.ckpt.setdefault("eval_records", {})[manager.epoch] = copy.deepcopy(dict(record))
+    shown = record if record is not None else _filled_in(manager)
+    run.evals.append(manager.epoch, manager.step, clock.now(), shown)
+
+
+def _filled_in(manager: Manager) -> dict[Any, Any]:
+    """What an ``eval`` that returned nothing has put where results belong, less the records of other epochs."""
+    preview, records = manager.preview, manager.ckpt.get("eval_records")
+    shown = {name: each for name, each in preview.items() if name != "eval_records"} if preview else {}
+    own = records.get(manager.epoch) if isinstance(records, Mapping) else None
+    return shown | dict(own) if isinstance(own, Mapping) else shown
 
 
 STEPS: dict[str, Callable[..., Any]] = {

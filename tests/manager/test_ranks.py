@@ -1,6 +1,7 @@
 """Several ranks under a real torchrun are one worker, whatever becomes of one of them."""
 
 import contextlib
+import json
 import signal
 import socket
 import subprocess
@@ -47,6 +48,8 @@ def test_two_ranks_train_what_one_process_would_as_one_worker(pair, tmp_path):
         assert together.stats[key]["step"] == alone.stats[key]["step"] == 4 * 8
     for seed in (3, 4):
         assert claims(pair, seed) == ["held", "done"]  # one generation, and the mark of its end
+        (log,) = Path(together.logs(key_of(pair, seed))).glob("evals.*")
+        assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == [0, 1, 2, 3, 4]  # rank 0 alone
     reports = [(pair / f"report-{rank}.txt").read_text() for rank in (0, 1)]
     assert reports == ["2 done, 0 complete before"] * 2
 
