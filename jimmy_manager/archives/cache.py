@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from jimmy_manager.archives import layout
 
-VERSION = 1
+VERSION = 2
 MOST_COLUMNS = 200
 BUSY_S = 2.0
 """How long another process of this node may take to write before the rows are used without being kept."""

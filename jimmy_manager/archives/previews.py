@@ -51,7 +51,7 @@ def load(raw: bytes, name: str) -> dict[str, Any]:
 
 
 def load_scalars(raw: bytes, name: str) -> dict[str, Any]:
-    """What ``load`` gives, flat by dotted path, less lists, arrays and figures: numpy is not needed for it."""
+    """What ``load`` gives, flat by dotted path, less lists and arrays: numpy is not needed for it."""
     return dict(_scalars(unseal("preview", raw, name)["preview"], ""))
 
 
@@ -61,7 +61,9 @@ def _scalars(value: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
         if isinstance(item, dict):
             if item.keys() == {"$float"}:
                 yield below, float(item["$float"])
-            elif not item.keys() & {"$array", "$figure"}:
+            elif item.keys() == {"$figure"} and isinstance(item["$figure"], str):
+                yield below, item["$figure"]
+            elif "$array" not in item:
                 yield from _scalars(item, f"{below}.")
         elif not isinstance(item, list):
             yield below, item

@@ -173,6 +173,11 @@ def test_a_figure_becomes_a_png_and_its_label() -> None:
     assert figures["loss_curve"].startswith(PNG)
 
 
+def test_a_list_of_runs_has_the_label_of_a_figure() -> None:
+    raw, _ = previews.save({"loss curve": figure(), "n": {"array": np.arange(3), "own": {"$figure": "x"}}}, KEY)
+    assert previews.load_scalars(raw, "x") == {"loss curve": "loss_curve", "n.own.$figure": "x"}
+
+
 def test_no_two_figures_share_a_file_on_any_file_system() -> None:
     names = ["a", "A", "a ", "a_2", "ä", "ö", "x" * 100, "x" * 99 + "y", "a!", "../../a"]
     raw, figures = previews.save({name: figure() for name in names}, KEY)
