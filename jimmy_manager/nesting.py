@@ -63,7 +63,7 @@ def flattened(fields: Mapping[str, Any], above: str = "") -> Iterator[tuple[str,
         if isinstance(value, dict) and value:
             yield from flattened(value, f"{above}{name}.")
         else:
-            yield above + name, value
+            yield f"{above}{name}", value
 
 
 def _needs_nesting(value: object) -> bool:

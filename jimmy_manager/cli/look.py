@@ -1,4 +1,4 @@
-"""``jimmy show``, ``diff`` and ``why``: one run, or two of them side by side."""
+"""``jimmy show`` and ``why``: one run, and why two of them have different keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import click
 from jimmy_manager.archives import layout
 from jimmy_manager.archives.claims import Standing
 from jimmy_manager.archives.history import Commit, Stats
-from jimmy_manager.cli.columns import Columns, counted, shown, text, width
+from jimmy_manager.cli.columns import shown, text, width
 from jimmy_manager.cli.options import complete_key, json_option, key_argument, open_store, store_option
 from jimmy_manager.errors import NoRecord
 from jimmy_manager.keys import explain
@@ -74,36 +74,6 @@ def show(key: str, store: str, as_json: bool) -> None:
     _print_section("provenance", _provenance(run))
     _print_error(facts.standing)
     _print_section("files", ((name, f"{size} bytes" if size >= 0 else "gone") for name, size in files.items()))
-
-
-@click.command()
-@first_argument
-@second_argument
-@store_option
-@json_option
-def diff(first: str, second: str, store: str, as_json: bool) -> None:
-    """Compare configuration and results of two runs.
-
-    Of the configurations only the fields that differ are shown.
-    """
-    opened = open_store(store)
-    a, b = (_facts(opened, opened.resolve(key)) for key in (first, second))
-    fields = _differing(dict(flattened(a.config)), dict(flattened(b.config)))
-    results = _both(dict(flattened(a.preview)), dict(flattened(b.preview)))
-    if as_json:
-        found = {"keys": [a.key, b.key], "config": fields, "preview": results}
-        click.echo(json.dumps(_finite(found), indent=1))
-        return
-    rows = [{"": "state", a.key: a.state, b.key: b.state}]
-    rows += [{"": "epoch", **{run.key: shown(run.newest.epoch if run.newest else None) for run in (a, b)}}]
-    rows += [{"": plain(name), a.key: text(x), b.key: text(y)} for name, (x, y) in fields.items()]
-    rows += [{"": plain(name), a.key: _shown_result(x), b.key: _shown_result(y)} for name, (x, y) in results.items()]
-    head, *lines = Columns(rows, ["", a.key, b.key]).lines() if a.key != b.key else [["one run"]]
-    click.secho("  ".join(head).rstrip(), bold=True)
-    for cells in lines:
-        click.echo("  ".join(cells).rstrip())
-    equal = len(dict(flattened(a.config)).keys() | dict(flattened(b.config)).keys()) - len(fields)
-    click.secho(f"{counted(equal, 'more field')} of the configurations {'is' if equal == 1 else 'are'} equal", dim=True)
 
 
 @click.command()
@@ -228,22 +198,9 @@ def _is_array(value: Any) -> bool:
     return numpy is not None and isinstance(value, numpy.ndarray)
 
 
-def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    missing = object()
-    return {
-        name: pair for name, pair in _both(a, b).items() if explain(*pair) or (a.get(name, missing) is missing) != (
-            b.get(name, missing) is missing
-        )
-    }  # fmt: skip
-
-
-def _both(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return {name: (a.get(name), b.get(name)) for name in dict.fromkeys((*a, *b))}
-
-
 def _as_json(facts: Facts, files: Mapping[str, int]) -> Any:
     newest, record = facts.newest, facts.standing.record
-    return _finite({
+    return finite({
         "key": facts.key,
         "state": facts.state,
         "config": facts.config,
@@ -262,12 +219,12 @@ def _as_json(facts: Facts, files: Mapping[str, int]) -> Any:
     })  # fmt: skip
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """NaN as null and infinities by name: JSON has none of them."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     if isinstance(value, dict):
-        return {str(name): _finite(item) for name, item in value.items()}
+        return {str(name): finite(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return _finite(value.tolist()) if _is_array(value) else value
+        return [finite(item) for item in value]
+    return finite(value.tolist()) if _is_array(value) else value

@@ -133,15 +133,6 @@ def test_show_works_for_a_run_that_has_nothing_yet(jimmy: Jimmy, key_of: KeyOf) 
     assert "new" in jimmy("show", key_of(lr=0.9)).stdout.splitlines()[0]
 
 
-def test_diff_shows_the_fields_that_differ_and_no_other(jimmy: Jimmy, key_of: KeyOf) -> None:
-    text = jimmy("diff", key_of(lr=0.1), key_of(lr=0.2)).stdout
-    assert [line.split() for line in text.splitlines() if line.startswith("lr")] == [["lr", "0.1", "0.2"]]
-    assert "optim.wd" not in text
-    assert "3 more fields of the configurations are equal" in text
-    found = json.loads(jimmy("diff", key_of(lr=0.1), key_of(lr=0.2), "--json").stdout)
-    assert found["config"] == {"lr": [0.1, 0.2]}
-
-
 def test_why_explains_two_keys(jimmy: Jimmy, key_of: KeyOf) -> None:
     assert jimmy("why", key_of(lr=0.1), key_of(lr=0.2)).stdout == "lr: 0.1 is not 0.2\n"
     assert "both are run" in jimmy("why", key_of(lr=0.1), key_of(lr=0.1)).stdout
