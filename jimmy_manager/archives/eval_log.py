@@ -98,7 +98,7 @@ def numbers(values: Mapping[Any, Any], above: str = "", depth: int = 0) -> Itera
 def read(place: str, damage: list[str]) -> list[Evaluation]:
     """The evaluations in the folder ``place``, by epoch; why a file could not be read goes to ``damage``."""
     kept: list[Evaluation] = []
-    generations = sorted(filter(None, map(layout.parse_evals, _names(place))))
+    generations = sorted(filter(None, map(layout.parse_evals, names(place))))
     for generation in generations:
         path = os.path.join(place, os.path.basename(layout.evals("", generation)))
         try:
@@ -123,7 +123,8 @@ def open_regular(path: str) -> BinaryIO:
     return open(descriptor, "rb")
 
 
-def _names(place: str) -> list[str]:
+def names(place: str) -> list[str]:
+    """The names in the folder of a run's logs; none where there is no folder."""
     try:
         return os.listdir(place)
     except (FileNotFoundError, NotADirectoryError):
