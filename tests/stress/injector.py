@@ -25,7 +25,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,6 +99,8 @@ class Call(NamedTuple):
             return True
         if error == "ESTALE":
             return True  # asked or written again
+        if self.path == "logs" or self.path.startswith("logs/"):
+            return True  # logged without
         if self.name == "unlink":
             return not self.failed  # a scratch file or a superseded one, left to the janitor
         if self.name == "link":
@@ -119,6 +121,9 @@ class Small(Witness):
         super().setup(config)
         self.model = torch.nn.Linear(3, 2, bias=False)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.1)
+
+    def eval(self) -> Mapping[str, Any]:
+        return {**super().eval(), "loss": 1 / (1 + self.epoch)}  # so that there is a log of evaluations as well
 
     def train(self) -> None:
         import torch

@@ -69,6 +69,13 @@ def test_a_tenth_of_all_points_leaves_nothing_lost(tmp_path: Path, scenario: str
 
 
 @needs_strace
+def test_whatever_befalls_the_log_of_evaluations_the_run_goes_on(tmp_path: Path) -> None:
+    report = _inject(Plan(str(tmp_path), "fresh", ("KILL", "ENOSPC", "EACCES", "SHORT"), only="logs"))
+    assert report["violations"] == []
+    assert report["done"]["ENOSPC"] >= 5  # three folders, the file, a line
+
+
+@needs_strace
 @pytest.mark.nightly
 @pytest.mark.parametrize("scenario", ["fresh", "resumed"])
 def test_no_point_leaves_anything_lost(tmp_path: Path, scenario: str) -> None:
