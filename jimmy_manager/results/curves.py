@@ -7,7 +7,6 @@ and time.
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,8 +17,9 @@ from jimmy_manager.archives import eval_log, previews
 from jimmy_manager.archives.eval_log import Evaluation
 from jimmy_manager.archives.history import Commit
 from jimmy_manager.archives.index import read_rows
-from jimmy_manager.errors import DamagedRecord, KeyNotFound, NoRecord, RecordError, UnknownField
+from jimmy_manager.errors import KeyNotFound, NoRecord, RecordError, UnknownField
 from jimmy_manager.results import event_files
+from jimmy_manager.results.damage import warn_of
 from jimmy_manager.results.event_files import Curves, Damage
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from jimmy_manager.archives.looking import Condition
     from jimmy_manager.archives.store import Store
-
-log = logging.getLogger(__name__)
 
 _RECORD = re.compile(r"eval_records\.([0-9]{1,15})(?:\.(.+))?", re.DOTALL)
 
@@ -67,9 +65,11 @@ def curves(
 
     A row each value, of each run tag by tag. ``epoch`` is NaN for what TensorBoard was given, ``step`` where none are
     counted, ``at`` NaT where no time is known. ``tags`` are names or patterns (``Eval/*``); ``UnknownField`` for one
-    that no run has, unless there are no curves at all. Damaged files are named in the log, the rest of them is shown.
+    that no run has, unless there are no curves at all. Damaged files are named in a warning, the rest of them is shown.
     """
-    runs = {key: _read(store, key) for key in _chosen(store, keys, where)}
+    damage: list[str] = []
+    runs = {key: _read(store, key, damage) for key in _chosen(store, keys, where)}
+    warn_of(damage)
     taken = {tag for run in runs.values() for each in run.evaluations for tag in each.values}
     points = {key: sorted(run.points(taken), key=lambda point: point.tag) for key, run in runs.items()}
     wanted = _wanted(tags, sorted({point.tag for each in points.values() for point in each}))
@@ -122,17 +122,15 @@ def _advice(tag: str, known: list[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known[:20])}"
 
 
-def _read(store: Store, key: str) -> _Run:
+def _read(store: Store, key: str, damage: list[str]) -> _Run:
     place = store.logs(key)
-    damage: list[Damage] = []
-    unread: list[str] = []
-    logged = event_files.read_scalars(place, damage) if place else {}
-    evaluations = eval_log.read(place, unread) if place else []
+    torn: list[Damage] = []
+    logged = event_files.read_scalars(place, torn) if place else {}
+    evaluations = eval_log.read(place, damage) if place else []
     # The end of a file that is being written may be on its way.
-    torn = {f"{each.path}: {each.reason}" for each in damage if not (each.is_end and _is_running(store, key))}
-    for message in sorted(torn | set(unread)):
-        log.warning("%s; the rest of the curves of run %s is shown", message, key)
-    return _Run(logged, _with_records(evaluations, _preview(store, key)))
+    told = (f"{each.path}: {each.reason}" for each in torn if not (each.is_end and _is_running(store, key)))
+    damage += dict.fromkeys(told)
+    return _Run(logged, _with_records(evaluations, _preview(store, key, damage)))
 
 
 def _is_running(store: Store, key: str) -> bool:
@@ -142,16 +140,16 @@ def _is_running(store: Store, key: str) -> bool:
         return False
 
 
-def _preview(store: Store, key: str) -> Mapping[str, object]:
+def _preview(store: Store, key: str, damage: list[str]) -> Mapping[str, object]:
     def read(commit: Commit) -> dict[str, object]:
         return previews.load_scalars(store.history.read(commit.preview_name, commit.preview), commit.preview_name)
 
     try:
         return store.history.newest(key, read)
-    except (NoRecord, DamagedRecord):  # nothing is saved yet; or its damage was logged by name
+    except NoRecord:
         return {}
     except RecordError as error:
-        log.warning("%s", error)
+        damage.append(str(error))
         return {}
 
 

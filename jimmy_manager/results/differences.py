@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from jimmy_manager.errors import DamagedRecord, KeyNotFound, NoRecord, RecordError
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.errors import KeyNotFound, NoRecord, RecordError
 from jimmy_manager.nesting import flattened
 from jimmy_manager.results import markup, side_by_side
+from jimmy_manager.results.damage import warn_of
 from jimmy_manager.results.table import STATES
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Pairs = dict[str, tuple[Any, Any]]
-log = logging.getLogger(__name__)
 
 _MISSING: Any = object()
 
@@ -90,8 +88,10 @@ class _Side(NamedTuple):
 
 
 def diff(store: Store, a: str, b: str) -> Difference:
-    """What differs between two runs; records that cannot be read are named in the log, the rest is compared."""
-    first, second = (_side(store, _found(store, prefix)) for prefix in (a, b))
+    """What differs between two runs; records that cannot be read are named in a warning, the rest is compared."""
+    damage: list[str] = []
+    first, second = (_side(store, _found(store, prefix), damage) for prefix in (a, b))
+    warn_of(damage)
     parts = {name: _pairs(getattr(first, name), getattr(second, name)) for name in _Side._fields[1:]}
     equal = len(first.config.keys() | second.config.keys()) - len(parts["config"])
     return Difference((first.key, second.key), **parts, equal_fields=equal)
@@ -107,7 +107,9 @@ def compare(store: Store, keys: Iterable[str]) -> pd.DataFrame:
 
     if isinstance(keys, str):
         keys = [keys]
-    sides = [_side(store, key) for key in dict.fromkeys(_found(store, prefix) for prefix in keys)]
+    damage: list[str] = []
+    sides = [_side(store, key, damage) for key in dict.fromkeys(_found(store, prefix) for prefix in keys)]
+    warn_of(damage)
     rows: dict[tuple[str, str], list[Any]] = {}
     for section, parts in _compared(sides).items():
         for name in dict.fromkeys(name for part in parts for name in part):
@@ -135,12 +137,12 @@ def _found(store: Store, prefix: str) -> str:
     return key
 
 
-def _side(store: Store, key: str) -> _Side:
-    standing = _readable(lambda: store.standing(key))
+def _side(store: Store, key: str, damage: list[str]) -> _Side:
+    standing = _readable(lambda: store.standing(key), damage)
     state = STATES.get(standing.state, standing.state) if standing else "unreadable"
-    stats = _readable(lambda: store.committed(key), is_told=True)
-    preview = _readable(lambda: store.previews[key], is_told=True) if stats else None
-    config = _readable(lambda: store.config(key))
+    stats = _readable(lambda: store.committed(key), damage)
+    preview = _readable(lambda: store.previews[key], damage) if stats else None
+    config = _readable(lambda: store.config(key), damage)
     epoch = stats.commits[-1].epoch if stats else None
     around = dict(stats.run) if stats else {}
     code = dict(flattened(around.pop("git", {})))
@@ -152,15 +154,14 @@ def _side(store: Store, key: str) -> _Side:
     )  # fmt: skip
 
 
-def _readable(read: Callable[[], T], *, is_told: bool = False) -> T | None:
-    """What ``read`` gives; None where there is nothing, or nothing whole, which is logged unless ``read`` does so."""
+def _readable(read: Callable[[], T], damage: list[str]) -> T | None:
+    """What ``read`` gives; None where there is nothing, or nothing whole, of which ``damage`` tells."""
     try:
         return read()
     except NoRecord:
         return None
     except RecordError as error:
-        if not (is_told and isinstance(error, DamagedRecord)):
-            log.warning("%s", plain(error))
+        damage.append(str(error))
         return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from click.testing import Result
@@ -90,3 +91,16 @@ def test_bad_keys_are_one_line(jimmy: Jimmy, arguments: list[str], code: int) ->
     result = jimmy(*arguments, code=code)
     assert "rror: " in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["diff", "compare"])
+def test_damage_is_told_on_stderr_and_the_rest_is_compared(
+    jimmy: Jimmy, key_of: KeyOf, store: Path, command: str
+) -> None:
+    a, b = key_of(lr=0.1), key_of(lr=0.2)
+    for path in (store / "previews").rglob(f"{a}.*"):
+        path.write_bytes(b"x")
+    result = jimmy(command, a, b)
+    assert "warning: some runs are shown in part:" in result.stderr
+    assert f"previews/{a[:2]}/{a}" in result.stderr
+    assert "config\tlr\t0.1\t0.2" in result.stdout.splitlines()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import shutil
 from collections.abc import Callable
@@ -191,20 +190,21 @@ def test_the_ledger_s_view_counts(store: Store) -> None:
     assert seen.table(columns=["optim.lr"]).shape[1] == 1
 
 
-def test_damage_is_named_and_the_rest_is_compared(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_damage_is_named_and_the_rest_is_compared(store: Store) -> None:
     a, b = key_of(store), key_of(store, lr=2.0)
     for path in (Path(store.directory or "") / "previews").rglob(f"{b}.*"):
         path.write_bytes(b"x")
     for path in (Path(store.directory or "") / "configs").rglob(f"{a}.*"):
         path.write_bytes(path.read_bytes()[:-9])
-    with caplog.at_level(logging.WARNING):
+    with pytest.warns(UserWarning, match="some runs are shown in part") as told:
         frame = store.compare([a, b])
+    with pytest.warns(UserWarning, match="some runs are shown in part"):
         assert store.diff(a, b).run == {"epoch": (2, 3)}
     assert frame.loc[("preview", "acc")].tolist() == [0.5, None]
     assert frame.loc[("config", "lr")].tolist() == [None, 2.0]
-    told = "\n".join(each.getMessage() for each in caplog.records)
-    assert f"previews/{b[:2]}/{b}" in told
-    assert f"configs/{a[:2]}/{a}" in told
+    assert f"previews/{b[:2]}/{b}" in str(told[0].message)
+    assert f"configs/{a[:2]}/{a}" in str(told[0].message)
+    assert told[0].filename == __file__
 
 
 def test_runs_that_are_not_there_are_one_clear_error(store: Store, tmp_path: Path) -> None:
