@@ -17,6 +17,7 @@ Sections = Mapping[str, Mapping[str, Sequence[Any]]]
 _GAP = "  "
 _WIDEST = 36
 _NARROWEST = 12
+_SMALL = 8
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -73,7 +74,8 @@ def whole(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return f"array of {value.dtype}, shape {tuple(value.shape)}"
+        small = f": {value.tolist()}" if value.size <= _SMALL else ""
+        return f"array of {value.dtype}, shape {tuple(value.shape)}{small}"
     return plain(json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value)
 
 

@@ -26,7 +26,8 @@ def test_a_table_fits_the_terminal_and_leaves_no_run_out(wide: int) -> None:
 def test_values_that_would_look_alike_get_all_their_digits() -> None:
     assert cells([0.1234567, 0.1234568]) == ["0.1234567", "0.1234568"]
     assert cells([0.1234567, 0.2, None]) == ["0.1235", "0.2", ""]
-    assert cells([float("nan"), np.zeros((2, 3))]) == ["nan", "array of float64, shape (2, 3)"]
+    assert cells([float("nan"), np.zeros((2, 5))]) == ["nan", "array of float64, shape (2, 5)"]
+    assert cells([np.arange(2)]) == ["array of int64, shape (2,): [0, 1]"]
 
 
 def test_nothing_reaches_the_terminal_as_a_command() -> None:
