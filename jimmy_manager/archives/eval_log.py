@@ -26,6 +26,7 @@ from jimmy_manager.values import MAX_DEPTH
 
 log = logging.getLogger(__name__)
 
+_MOST = 2**63
 _TEXTS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -98,7 +99,11 @@ def numbers(values: Mapping[Any, Any], above: str = "", depth: int = 0) -> Itera
 def read(place: str, damage: list[str]) -> list[Evaluation]:
     """The evaluations in the folder ``place``, by epoch; why a file could not be read goes to ``damage``."""
     kept: list[Evaluation] = []
-    generations = sorted(filter(None, map(layout.parse_evals, names(place))))
+    try:
+        generations = sorted(filter(None, map(layout.parse_evals, names(place))))
+    except OSError as error:
+        damage.append(f"cannot list {place}: {error.strerror or error}")
+        return kept
     for generation in generations:
         path = os.path.join(place, os.path.basename(layout.evals("", generation)))
         try:
@@ -160,5 +165,5 @@ def _parsed(line: bytes) -> Evaluation | None:
         values = {name: _TEXTS[each] if isinstance(each, str) else float(each) for name, each in data["values"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
-    is_ours = type(epoch) is int and type(step) is int and epoch >= 0 and math.isfinite(at)
+    is_ours = all(type(each) is int and 0 <= each < _MOST for each in (epoch, step)) and math.isfinite(at)
     return Evaluation(epoch, step, at, values) if is_ours else None

@@ -84,7 +84,7 @@ def _frame(rows: list[tuple[str, _Point]]) -> pd.DataFrame:
     columns = {name: pd.Series(values, dtype="str") for name, values in texts.items()}
     columns |= {name: pd.Series([getattr(point, name) for _, point in rows], dtype="float64") for name in names}
     # In whole milliseconds: a float of seconds has no more digits to give than microseconds, and noise below.
-    at = pd.to_datetime((columns["at"] * 1000).round(), unit="ms", utc=True)
+    at = pd.to_datetime((columns["at"] * 1000).round(), unit="ms", utc=True, errors="coerce")
     return pd.DataFrame(columns | {"at": at.astype("datetime64[ns, UTC]")})
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Pairs = dict[str, tuple[Any, Any]]
 
+_VERSION = ("commit", "dirty", "diff", "sources")
 _MISSING: Any = object()
 
 
@@ -124,7 +125,7 @@ def compare(store: Store, keys: Iterable[str]) -> pd.DataFrame:
 
 def _compared(sides: Sequence[_Side]) -> dict[str, list[dict[str, Any]]]:
     return {
-        "run": [side.run | side.code for side in sides],
+        "run": [side.run | {name: side.code[name] for name in _VERSION if name in side.code} for side in sides],
         "config": [side.config for side in sides],
         "preview": [{name: each for name, each in side.preview.items() if _is_scalar(each)} for side in sides],
     }

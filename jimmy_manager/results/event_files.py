@@ -46,7 +46,12 @@ def read_scalars(place: str, damage: list[Damage]) -> Curves:
     No link is followed. What is damaged is added to ``damage``, the rest of it is read.
     """
     found: Curves = {}
-    for folder, folders, names in os.walk(place):
+
+    def note(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            damage.append(Damage(str(error.filename), error.strerror or str(error)))
+
+    for folder, folders, names in os.walk(place, onerror=note):
         folders.sort()
         below = os.path.relpath(folder, place)
         curves: Curves = {}

@@ -157,7 +157,11 @@ def _section(title: str, values: dict[str, Any]) -> markup.Markup:
 
 def _texts(place: str) -> Iterator[str]:
     """The texts that a job has left in its folder, each below its name."""
-    for name in sorted(eval_log.names(place)):
+    try:
+        names = sorted(eval_log.names(place))
+    except OSError:  # of which the evaluations tell
+        return
+    for name in names:
         if name.endswith((".log", ".txt")):
             try:
                 with eval_log.open_regular(os.path.join(place, name)) as file:

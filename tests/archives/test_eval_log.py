@@ -219,7 +219,8 @@ def test_half_lines_and_those_of_others_are_passed_over(tmp_path: Path) -> None:
         tmp_path, 1, (0, 0.5), '{"epoch": 1, "step": 0, "at": 1, "val', "", "null", "[" * 100_000, '"text"',
         '{"epoch": true, "step": 0, "at": 1, "values": {}}', '{"epoch": 2, "step": 0, "at": 1, "values": {"a": "x"}}',
         '{"epoch": 2, "step": 0, "at": NaN, "values": {}}', '{"epoch": -1, "step": 0, "at": 1, "values": {}}',
-        '{"epoch": 2, "step": 0, "at": 1, "values": {"a": ' + "9" * 400 + "}}", "\x00\x00", (3, 0.25),
+        '{"epoch": 2, "step": 0, "at": 1, "values": {"a": ' + "9" * 400 + "}}",
+        '{"epoch": ' + "9" * 400 + ', "step": 0, "at": 1, "values": {}}', "\x00\x00", (3, 0.25),
     )  # fmt: skip
     with (tmp_path / "evals.g1.jsonl").open("ab") as file:
         file.write(b"\xff\xfe\n" + b'{"epoch": 4, "step": 0, "at": 1, "values": {"loss": 1')
@@ -236,3 +237,13 @@ def test_an_epoch_that_failed_and_was_tried_again_stands_in_two_generations(tmp_
 
 def test_a_run_without_a_log_has_no_evaluations(tmp_path: Path) -> None:
     assert eval_log.read(str(tmp_path / "nowhere"), []) == []
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> list[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    damage: list[str] = []
+    assert eval_log.read(str(tmp_path), damage) == []
+    assert damage == [f"cannot list {tmp_path}: Permission denied"]

@@ -242,3 +242,11 @@ def test_looking_at_curves_writes_nothing_and_follows_nothing(store: Store, tmp_
 def test_epochs_are_numbers_that_anything_can_plot(store: Store, read_steps: Callable[[Any], Any]) -> None:
     table = store.curves(tags="loss").pivot_table(index="epoch", columns="key", values="value")
     assert read_steps(table.index).tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_a_time_that_no_calendar_has_is_none(store: Store) -> None:
+    place = Path(store.logs(key_of(store, 1.0)) or "")
+    with (place / "evals.g9.jsonl").open("w") as file:
+        file.write('{"epoch": 7, "step": 0, "at": 1e300, "values": {"loss": 1}}\n')
+    frame = store.curves(key_of(store, 1.0), "loss")
+    assert frame["at"].isna().tolist() == [False] * 4 + [True]

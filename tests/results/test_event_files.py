@@ -166,3 +166,15 @@ def test_neither_torch_nor_tensorflow_is_needed(tmp_path: Path) -> None:
         f"print(len(event_files.read_scalars({str(tmp_path)!r}, [])), {{'torch', 'tensorflow'}} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "2 set()\n"
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert read(tmp_path) == ({}, [Damage(str(tmp_path), "Permission denied")])
+
+
+def test_a_run_without_a_log_has_no_curves(tmp_path: Path) -> None:
+    assert read(tmp_path / "nowhere") == ({}, [])
