@@ -8,10 +8,11 @@ an earlier one.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from jimmy_manager.archives.eval_log import open_regular
@@ -76,37 +77,44 @@ def _add_file(curves: Curves, path: str, damage: list[Damage]) -> None:
         damage.append(Damage(path, error.strerror or str(error)))
 
 
-def _records(file: BinaryIO, path: str, damage: list[Damage]) -> Iterator[tuple[bytes, int]]:
-    """The data of each whole record, and what its check has to be."""
+@functools.cache
+def _protocol() -> tuple[Any, Any, type[Exception], Callable[[bytes], int]]:
+    """The type of an event, the mark of a restart, what raises where it is damaged, and the check of a record."""
+    from google.protobuf.message import DecodeError
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
     from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
+    return Event, SessionLog.START, DecodeError, masked_crc32c
+
+
+def _records(file: BinaryIO, path: str, damage: list[Damage]) -> Iterator[tuple[bytes, int]]:
+    """The data of each whole record, and what its check has to be."""
+    check_of = _protocol()[3]
     left = os.fstat(file.fileno()).st_size
     while head := file.read(_HEAD.size):
         length, check = _HEAD.unpack(head) if len(head) == _HEAD.size else (left, 0)
         left -= _HEAD.size + length + _CHECK.size
-        if left < 0 and (len(head) < _HEAD.size or masked_crc32c(head[:8]) == check):
-            damage.append(Damage(path, "its last record is not whole", is_end=True))
-            return
-        if masked_crc32c(head[:8]) != check:
+        is_right = len(head) == _HEAD.size and check_of(head[:8]) == check
+        if len(head) == _HEAD.size and not is_right:
             damage.append(Damage(path, "a record is damaged, and what follows it cannot be told apart"))
             return
-        data = file.read(length + _CHECK.size)
+        data = file.read(length + _CHECK.size) if left >= 0 else b""
+        if len(data) < length + _CHECK.size:
+            damage.append(Damage(path, "its last record is not whole", is_end=True))
+            return
         yield data[:length], _CHECK.unpack(data[length:])[0]
 
 
 def _add_record(curves: Curves, data: bytes, check: int) -> bool:
     """Do what a record says; return False where it is damaged. What tells of no scalar is not checked: that is slow."""
-    from google.protobuf.message import DecodeError
-    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
-
+    event_type, restart, decode_error, check_of = _protocol()
     try:
-        event = Event.FromString(data)
+        event = event_type.FromString(data)
         scalars = list(_scalars(event))
-    except (DecodeError, ValueError, TypeError, KeyError):
+    except (decode_error, ValueError, TypeError, KeyError):
         return False
-    is_restart = event.HasField("session_log") and event.session_log.status == SessionLog.START
-    if (scalars or is_restart) and masked_crc32c(data) != check:
+    is_restart = event.HasField("session_log") and event.session_log.status == restart
+    if (scalars or is_restart) and check_of(data) != check:
         return False
     if is_restart:
         for points in curves.values():
