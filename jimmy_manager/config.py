@@ -107,6 +107,11 @@ class Config(dict[str, Any]):
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *(name for name in self if name.isidentifier())})
 
+    def _repr_html_(self) -> str:
+        from jimmy_manager import html
+
+        return html.page(html.fields(self.asdict()) if self else "Config({})")
+
     def __setitem__(self, path: str, value: Any) -> None:
         parent, name = _parent(self, path)
         dict.__setitem__(parent, name, _adopt(cleaned(value, path), self._targets))
