@@ -28,6 +28,11 @@ class Looking:
     def _looked_at(self) -> Store:
         raise NotImplementedError
 
+    def _repr_html_(self) -> str:
+        from jimmy_manager.results.summary import summary
+
+        return summary(self._looked_at(), type(self).__name__, getattr(self, "defaults", None))
+
     def table(
         self, where: Condition = None, columns: Iterable[str] | None = None, sort: str | None = None
     ) -> pd.DataFrame:
