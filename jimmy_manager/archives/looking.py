@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from jimmy_manager.archives.store import Store
     from jimmy_manager.results.differences import Difference
+    from jimmy_manager.results.gallery import Gallery
     from jimmy_manager.results.plots import Plots
     from jimmy_manager.results.run_results import RunResults
 
@@ -82,6 +83,14 @@ class Looking:
         from jimmy_manager.results.run_results import RunResults
 
         return RunResults(self, self._looked_at().resolve(key))
+
+    def gallery(
+        self, where: Condition = None, columns: Iterable[str] | None = None, sort: str | None = None
+    ) -> Gallery:
+        """The ``table`` of those runs that have figures in their previews, for a notebook, with a thumbnail of each."""
+        from jimmy_manager.results import gallery
+
+        return gallery.gallery(self._looked_at(), where, columns, sort)
 
     @cached_property  # and no property: a job may have an attribute of that name
     def plot(self) -> Plots:
