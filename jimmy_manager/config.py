@@ -107,6 +107,9 @@ class Config(dict[str, Any]):
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *(name for name in self if name.isidentifier())})
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(_paths(self, ""))
+
     def _repr_html_(self) -> str:
         from jimmy_manager import html
 

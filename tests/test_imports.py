@@ -48,7 +48,7 @@ LEFT = {*BASE, "archives", "manager", "views", "dashboard", "cli"}
 DOORS = {
     ("manager", "cli.main"),
     *(("archives", f"results.{each}") for each in ("frame", "groups", "differences", "curves", "plots", "run_results")),
-    *(("archives", f"results.{each}") for each in ("summary", "gallery")),
+    *(("archives", f"results.{each}") for each in ("summary", "gallery", "runs_by_key")),
 }
 HEAVY = ("torch", "tensorboard")
 FREE_OF = ("torch", "pandas", "matplotlib", "numpy", "rich", "filelock", "yaml")

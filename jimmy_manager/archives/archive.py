@@ -15,6 +15,7 @@ from jimmy_manager.errors import AmbiguousKey, KeyNotFound
 from jimmy_manager.keys import canonical
 
 if TYPE_CHECKING:
+    from jimmy_manager.archives.cache import Indexed
     from jimmy_manager.archives.store import Store
 
 V = TypeVar("V")
@@ -49,6 +50,14 @@ class Archive(Mapping[str, V], Generic[V]):
 
     def _has(self, key: str) -> bool:
         return self._store.is_committed(key)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return [run.key for run in self._indexed() if run.epoch is not None]
+
+    def _indexed(self) -> list[Indexed]:
+        from jimmy_manager.archives.index import read_rows
+
+        return read_rows(self._store)
 
     def pop(self, key: str, default: Any = _MISSING) -> Any:
         """Take the whole run ``key`` out of the store and return its record here; see ``Store.pop``.
@@ -129,6 +138,9 @@ class Configs(Archive[Config]):
 
     def _has(self, key: str) -> bool:
         return not self._store.is_popped(key)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return [run.key for run in self._indexed()]
 
     def add(self, config: Mapping[str, Any]) -> str:
         """Register ``config`` and return its key; a no-op where it is registered."""

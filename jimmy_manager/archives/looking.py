@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jimmy_manager.results.gallery import Gallery
     from jimmy_manager.results.plots import Plots
     from jimmy_manager.results.run_results import RunResults
+    from jimmy_manager.results.runs_by_key import RunsByKey
 
 Condition = str | Mapping[str, Any] | Callable[[Mapping[str, object]], bool] | None
 """Which runs: a filter text, dotted names with values, lists of values or callables, or a function of a row."""
@@ -83,6 +84,13 @@ class Looking:
         from jimmy_manager.results.run_results import RunResults
 
         return RunResults(self, self._looked_at().resolve(key))
+
+    @cached_property  # for the same reason as ``plot``
+    def runs(self) -> RunsByKey:
+        """All runs as a mapping, ``runs[key]`` being ``run(key)``; a notebook completes the keys."""
+        from jimmy_manager.results.runs_by_key import RunsByKey
+
+        return RunsByKey(self)
 
     def gallery(
         self, where: Condition = None, columns: Iterable[str] | None = None, sort: str | None = None

@@ -4,13 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Generic, NoReturn, Self, TypeVar, overload
 
 from jimmy_manager.archives.archive import Ckpts, Configs, Previews, StatsArchive, meets
 from jimmy_manager.archives.looking import Looking
 from jimmy_manager.archives.store import Store
 from jimmy_manager.config import Config
 from jimmy_manager.errors import KeyNotFound
+
+T = TypeVar("T")
+
+
+class _OfStore(Generic[T]):
+    """What the store of a Manager calls by the same name, and nobody can set.
+
+    Not a property: to complete what follows one, IPython would have to run it, and does not.
+    """
+
+    def __init__(self, doc: str) -> None:
+        self.__doc__ = doc
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, manager: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, manager: Queries, owner: type) -> T: ...
+
+    def __get__(self, manager: Queries | None, owner: type) -> Self | T:
+        if manager is None:
+            return self
+        found: T = getattr(manager.store, self._name)
+        return found
+
+    def __set__(self, manager: Queries, value: object) -> NoReturn:
+        raise AttributeError(f"{self._name!r} of a Manager is that of its store, and cannot be set")
 
 
 class Queries(Looking):
@@ -21,25 +51,10 @@ class Queries(Looking):
     def _looked_at(self) -> Store:
         return self.store
 
-    @property
-    def configs(self) -> Configs:
-        """Configurations by key."""
-        return self.store.configs
-
-    @property
-    def stats(self) -> StatsArchive:
-        """Progress by key."""
-        return self.store.stats
-
-    @property
-    def ckpts(self) -> Ckpts:
-        """Checkpoints by key."""
-        return self.store.ckpts
-
-    @property
-    def previews(self) -> Previews:
-        """Small results by key."""
-        return self.store.previews
+    configs = _OfStore[Configs]("Configurations by key.")
+    stats = _OfStore[StatsArchive]("Progress by key.")
+    ckpts = _OfStore[Ckpts]("Checkpoints by key.")
+    previews = _OfStore[Previews]("Small results by key.")
 
     def get_config(self, config: Mapping[str, Any]) -> Config:
         """The whole configuration of a partly given one."""
