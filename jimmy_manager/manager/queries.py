@@ -51,6 +51,10 @@ class Queries(Looking):
     def _looked_at(self) -> Store:
         return self.store
 
+    def __repr__(self) -> str:
+        place = repr(self.store) if "store" in self.__dict__ else "no store yet"  # where an __init__ failed
+        return f"<{type(self).__name__} on {place}>"
+
     configs = _OfStore[Configs]("Configurations by key.")
     stats = _OfStore[StatsArchive]("Progress by key.")
     ckpts = _OfStore[Ckpts]("Checkpoints by key.")

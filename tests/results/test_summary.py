@@ -41,6 +41,11 @@ def test_a_manager_introduces_itself_by_states_newest_runs_and_defaults(manager:
     assert "</script>" in text
 
 
+def test_a_manager_names_its_store_also_where_its_construction_failed(manager: Job) -> None:
+    assert repr(manager) == f"<Job on Store({manager.store.directory!r})>"
+    assert repr(Job.__new__(Job)) == "<Job on no store yet>"
+
+
 def test_defaults_may_be_a_plain_dict(manager: Job) -> None:
     manager.defaults = {"optim.lr": 0.5}  # type: ignore[assignment]
     assert "optim" in check(manager._repr_html_()).text
