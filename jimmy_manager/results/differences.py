@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from jimmy_manager import html
 from jimmy_manager.errors import KeyNotFound, NoRecord, RecordError
 from jimmy_manager.nesting import flattened
-from jimmy_manager.results import markup, side_by_side
+from jimmy_manager.results import side_by_side
 from jimmy_manager.results.damage import warn_of
 from jimmy_manager.results.table import STATES
 
@@ -64,10 +65,10 @@ class Difference:
     def _repr_html_(self) -> str:
         rows: list[list[object]] = []
         for heading, pairs in self.sections().items():
-            rows.append([markup.element("b", heading), "", ""])
+            rows.append([html.element("b", heading), "", ""])
             rows += [[name, *side_by_side.cells(pair)] for name, pair in pairs.items()]
-        found = markup.table(["", *self.keys], rows) if rows else ""
-        return markup.page(found, markup.element("div", self._summary(), class_="dim"))
+        found = html.table(["", *self.keys], rows) if rows else ""
+        return html.page(found, html.element("div", self._summary(), class_="dim"))
 
     def _summary(self) -> str:
         if self.keys[0] == self.keys[1]:

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from jimmy_manager import html
 from jimmy_manager.archives import eval_log
 from jimmy_manager.config import Config
 from jimmy_manager.errors import HookError, NoRecord, RecordError
 from jimmy_manager.manager.manager import Manager
 from jimmy_manager.manager.plain_text import plain, plain_lines
 from jimmy_manager.nesting import flattened
-from jimmy_manager.results import markup, side_by_side
+from jimmy_manager.results import side_by_side
 from jimmy_manager.results.table import STATES
 
 if TYPE_CHECKING:
@@ -126,18 +127,18 @@ class RunResults:
         try:
             return self._card()
         except RecordError as error:
-            return markup.page(markup.element("b", f"run {self.key}"), ": ", error)
+            return html.page(html.element("b", f"run {self.key}"), ": ", error)
 
     def _card(self) -> str:
         preview, fields = dict(flattened(self.preview)), dict(flattened(self.config.asdict()))
         figures = self.figures
         results = {name: each for name, each in preview.items() if not (isinstance(each, str) and each in figures)}
-        parts: list[object] = [markup.element("b", self._summary())]
+        parts: list[object] = [html.element("b", self._summary())]
         parts += [_section(*each) for each in (("config", fields), ("preview", results)) if each[1]]
-        parts += [markup.image(png, label) for label, png in list(figures.items())[:_SHOWN_FIGURES]]
+        parts += [html.image(png, label) for label, png in list(figures.items())[:_SHOWN_FIGURES]]
         if (error := self.error) is not None:
-            parts.append(markup.element("div", error.strip().splitlines()[-1], class_="dim"))
-        return markup.page(*parts)
+            parts.append(html.element("div", error.strip().splitlines()[-1], class_="dim"))
+        return html.page(*parts)
 
     def _summary(self) -> str:
         epoch = self.epoch
@@ -147,11 +148,11 @@ class RunResults:
         return ", ".join([text, *(f"{name} {side_by_side.cells([value])[0]}" for name, value in numbers)])
 
 
-def _section(title: str, values: dict[str, Any]) -> markup.Markup:
+def _section(title: str, values: dict[str, Any]) -> html.Markup:
     rows = [(name, *side_by_side.cells([value])) for name, value in list(values.items())[:_SHOWN_FIELDS]]
     more = len(values) - len(rows)
-    return markup.joined([
-        markup.table([title, ""], rows), markup.element("div", f"and {more} more", class_="dim") if more else ""
+    return html.joined([
+        html.table([title, ""], rows), html.element("div", f"and {more} more", class_="dim") if more else ""
     ])  # fmt: skip
 
 
