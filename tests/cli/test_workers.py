@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import re
-import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +20,7 @@ from jimmy_manager import Store
 from jimmy_manager.archives.attempt import Attempt
 from jimmy_manager.cli import workers
 from tests.archives.runs import attempt_at
+from tests.cli.terminals import Terminal, visible
 
 Jimmy = Callable[..., Result]
 KeyOf = Callable[..., str]
@@ -104,41 +100,6 @@ def test_a_job_that_has_ended_is_lost(
 
 
 # On a terminal
-
-
-class Terminal:
-    """The command line on a terminal of some size, and what that shows."""
-
-    def __init__(self, columns: int, lines: int, *arguments: str) -> None:
-        self._own, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "jimmy_manager.cli", *arguments], stdin=theirs, stdout=theirs, stderr=theirs,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm"}, start_new_session=True,
-        )  # fmt: skip
-        os.close(theirs)
-        self.text = ""
-
-    def read_until(self, condition: Callable[[str], object], seconds: float = 120.0) -> str:
-        deadline = time.monotonic() + seconds
-        while not condition(self.text):
-            assert time.monotonic() < deadline, self.text
-            if select.select([self._own], [], [], 0.1)[0]:
-                try:
-                    self.text += os.read(self._own, 1 << 16).decode()
-                except OSError:  # the other side is closed
-                    break
-        return self.text
-
-    def end(self) -> int:
-        code = self.process.wait(60)
-        self.read_until(lambda _: not select.select([self._own], [], [], 0.2)[0])
-        os.close(self._own)
-        return code
-
-
-def visible(text: str) -> list[str]:
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "").splitlines()
 
 
 @pytest.mark.parametrize("columns", [30, 50, 60, 80, 120])
