@@ -6,14 +6,14 @@ import json
 import shutil
 import sys
 import time
-from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jimmy_manager.cli.columns import GAP, Columns, clipped, counted, text
+from jimmy_manager.cli import states
+from jimmy_manager.cli.columns import GAP, Columns, text
 from jimmy_manager.cli.options import json_option, open_store, store_option
-from jimmy_manager.manager.plain_text import plain
 from jimmy_manager.manager.progress import duration
 from jimmy_manager.results.table import STATES
 
@@ -31,35 +31,42 @@ _SHOWN = {
 }  # fmt: skip
 _DROPPED = ("generation", "user", "pid", "since", "seconds_per_epoch", "job", "node", "heard", "epoch")
 """What a narrow terminal does without, the least important first."""
-_EVERY_S = 5.0
+_LESS_THAN_MORE = 4
+"""How many of these matter less than what a caller adds."""
+EVERY_S = 5.0
 _SLURM_ANSWERS_S = 5.0
-_COLOURS = {"lost": "red", "stopping": "yellow"}
+_NARROWEST_TEXT = 16
+_FIRST_BEAT_S = 20.0
+"""For how long nobody wonders that no heartbeat has moved: they come every 15 s by default."""
 _ORDER = ("lost", "stopping", "running")
 """What needs attention comes first, as a screen may not have room for all."""
-_OTHER_SCREEN, _OWN_SCREEN, _HOME, _REST_OF_LINE, _REST_OF_SCREEN = (
-    "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l", "\x1b[H", "\x1b[K", "\x1b[J",
-)  # fmt: skip
 
 
 @click.command()
 @store_option
-@click.option("--watch", "-w", is_flag=True, help=f"Look every {_EVERY_S:g} s, until Ctrl-C.")
+@click.option("--watch", "-w", is_flag=True, help=f"Look every {EVERY_S:g} s, until q or Ctrl-C.")
+@click.option(
+    "--metric", metavar="NAME", help="Of --watch: what is best is the lowest NAME (acc, return: the highest); -NAME."
+)
 @click.option("--probe", type=click.FloatRange(0.0), metavar="SECONDS", help="Look twice, and tell who gave a sign.")
 @json_option
-def workers(store: str, watch: bool, probe: float | None, as_json: bool) -> None:
+def workers(store: str, watch: bool, metric: str | None, probe: float | None, as_json: bool) -> None:
     """Show who holds which run.
 
     A worker is lost when its process on this machine is gone, when Slurm says that its job has ended, or when its
     heartbeat has not moved for its lease. Of other machines the heartbeat tells, which comes every 15 s by default:
-    --probe 20 looks twice, and --watch again and again.
+    --probe 20 looks twice, and --watch again and again; on a terminal it shows the progress of all runs, the best of
+    them and the newest errors as well.
     """
     from jimmy_manager.archives.holders import Holders
 
+    if metric is not None and not watch:
+        raise click.UsageError("--metric goes with --watch")
     opened = open_store(store)
     _listen_to_slurm(opened)
     holders = Holders(opened)
     if watch:
-        _watch(holders, store, as_json=as_json)
+        _watch(holders, opened, metric or "", as_json=as_json)
         return
     held = holders.look()
     if probe is not None:
@@ -68,7 +75,7 @@ def workers(store: str, watch: bool, probe: float | None, as_json: bool) -> None
     elif opened.claims.queue is not None:
         opened.claims.queue.wait(_SLURM_ANSWERS_S)
         held = holders.look()
-    _print([_row(holder, has_looked_twice=probe is not None) for holder in held], as_json=as_json)
+    _print([row_of(holder, has_looked_twice=probe is not None) for holder in held], as_json=as_json)
 
 
 def _listen_to_slurm(store: Store) -> None:
@@ -81,27 +88,20 @@ def _listen_to_slurm(store: Store) -> None:
         store.claims.queue = Queue(slurm.this_job(), this_process().user)
 
 
-def _watch(holders: Holders, store: str, *, as_json: bool) -> None:
-    is_terminal = sys.stdout.isatty() and not as_json
-    if is_terminal:
-        click.echo(_OTHER_SCREEN, nl=False)
+def _watch(holders: Holders, store: Store, metric: str, *, as_json: bool) -> None:
     try:
+        if sys.stdout.isatty() and not as_json:
+            from jimmy_manager.cli import watch
+            from jimmy_manager.cli.overview import Overview
+
+            watch.watch(holders, Overview(store, metric), str(store))
+            return
         while True:
-            rows = [_row(holder, has_looked_twice=True) for holder in holders.look()]
-            if is_terminal:
-                lines = [_title(rows, store), "", *_lines(rows)]
-                click.echo(_HOME + "".join(f"{line}{_REST_OF_LINE}\n" for line in _fitting(lines)[:-1]), nl=False)
-                click.echo(f"{_fitting(lines)[-1]}{_REST_OF_LINE}{_REST_OF_SCREEN}", nl=False)
-            else:
-                _print(rows, as_json=as_json)
+            _print([row_of(holder, has_looked_twice=True) for holder in holders.look()], as_json=as_json)
             sys.stdout.flush()
-            time.sleep(_EVERY_S)
+            time.sleep(EVERY_S)
     except KeyboardInterrupt:
         pass  # this is how it ends
-    finally:
-        if is_terminal:
-            click.echo(_OWN_SCREEN, nl=False)
-            sys.stdout.flush()
 
 
 def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -111,46 +111,41 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
         lines = [_PIPED, *([text(row[name]) for name in _PIPED] for row in rows)]
         click.echo("\n".join("\t".join(line) for line in lines))
     else:
-        for line in _lines(rows):
+        for line in fitted(rows, shutil.get_terminal_size().columns):
             click.echo(line)
         if any(row["alive"] is None and row["state"] != "lost" for row in rows):
             click.secho("'jimmy workers --watch' tells who gives signs of life", dim=True)
 
 
-def _title(rows: list[dict[str, Any]], store: str) -> str:
-    states = Counter(row["state"] for row in rows)
-    told = ", ".join(f"{states[state]} {state}" for state in sorted(states)) or "nobody"
-    line = f"{told} in {plain(store)} at {time.strftime('%H:%M:%S')}; Ctrl-C ends"
-    return clipped(line, shutil.get_terminal_size().columns)
+def fitted(
+    rows: list[dict[str, Any]], wide: int, more: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda _: {}
+) -> list[str]:
+    """The table in as many of its columns as ``wide`` ones of a terminal have room for.
 
-
-def _lines(rows: list[dict[str, Any]]) -> list[str]:
-    """The table in as many columns as the terminal has room for."""
+    ``more`` has further columns of a row, the last of them a text that takes what room is left.
+    """
     if not rows:
         return ["nobody holds a run"]
     rows = sorted(rows, key=lambda row: (_ORDER.index(row["state"]) if row["state"] in _ORDER else 0, row["key"]))
     shown = [
         {_SHOWN[name]: row[name] for name in _SHOWN}
-        | {"since": _age(row["since"]), "node": row["node"].partition(".")[0] or row["node"]}
+        | {"since": _age(row["since"]), "node": row["node"].partition(".")[0] or row["node"]} | more(row)
         for row in rows
-    ]
-    told = [title for name, title in _SHOWN.items() if any(row[name] not in ("", None) for row in rows)]
-    columns = Columns(shown, told)
-    wide = shutil.get_terminal_size().columns
-    for title in (_SHOWN[name] for name in _DROPPED):
+    ]  # fmt: skip
+    told = [title for title in shown[0] if any(row[title] not in ("", None) for row in shown)]
+    text = next(reversed(more(rows[0])), "")
+    told = [title for title in told if title != text]
+    columns = Columns(shown, told, show={"state": states.marked}, titles={title: title for title in told})
+    of_more = [title for title in told if title not in _SHOWN.values()]
+    dropped = [_SHOWN[name] for name in _DROPPED]
+    for title in (*dropped[:_LESS_THAN_MORE], *of_more, *dropped[_LESS_THAN_MORE:]):
         if columns.total() > wide and title in columns.names:
             columns.drop(title)
+    if text and (room := wide - columns.total() - len(GAP)) >= _NARROWEST_TEXT:
+        columns = Columns(shown, [*columns.names, text], widest=room, show={"state": states.marked})
     head, *lines = (GAP.join(cells).rstrip() for cells in columns.lines())
-    coloured = (click.style(line, fg=_COLOURS.get(row["state"])) for line, row in zip(lines, rows, strict=True))
+    coloured = (states.coloured(line, row["state"]) for line, row in zip(lines, rows, strict=True))
     return [click.style(head, bold=True), *coloured]
-
-
-def _fitting(lines: list[str]) -> list[str]:
-    """As many lines as the terminal has, the last one saying how many more there are."""
-    high = shutil.get_terminal_size().lines
-    if len(lines) <= high:
-        return lines
-    return [*lines[: high - 1], f"... and {counted(len(lines) - high + 1, 'more run')}"]
 
 
 def _age(at: float) -> str:
@@ -158,7 +153,8 @@ def _age(at: float) -> str:
     return f"{_short(max(0.0, time.time() - at))} ago"
 
 
-def _row(holder: Holder, *, has_looked_twice: bool) -> dict[str, Any]:
+def row_of(holder: Holder, *, has_looked_twice: bool) -> dict[str, Any]:
+    """What is told of one worker."""
     record, commit = holder.record, holder.commit
     owner, job = record.owner, record.owner.job
     is_alive = holder.is_alive if has_looked_twice else None
@@ -177,6 +173,8 @@ def _heard(holder: Holder, *, has_looked_twice: bool) -> str:
     if not has_looked_twice:
         return f"beat {holder.record.beat}"
     quiet = _short(holder.quiet_s)
+    if not holder.is_alive and holder.quiet_s < _FIRST_BEAT_S:
+        return "not yet"
     return f"{quiet} ago" if holder.is_alive else f"none for {quiet}"
 
 

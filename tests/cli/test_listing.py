@@ -66,7 +66,7 @@ def test_runs_without_a_finite_result_are_counted(tmp_path: Path, ls: Callable[.
     made(tmp_path / "s", [{"seed": seed} for seed in range(4)], loss=values.__getitem__, acc=float)
     lines = ls(80, "--sort", "loss")
     assert "nan or inf: loss in 2 runs" in lines
-    assert [line.split()[lines[0].split().index("loss")] for line in lines[1:5]] == ["0.5", "1", "inf", "nan"]
+    assert [line.split()[lines[0].split().index("loss") + 1] for line in lines[1:5]] == ["0.5", "1", "inf", "nan"]
 
 
 def test_names_are_taken_as_their_headings_are_written(tmp_path: Path, ls: Callable[..., list[str]]) -> None:
