@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from jimmy_manager.archives.listing import Listed, read_all
+from jimmy_manager.cli import paging
+from jimmy_manager.cli.columns import clipped, counted
 from jimmy_manager.cli.main import ERROR
 from jimmy_manager.cli.options import complete_key, json_option, keys_argument, open_store, store_option
 from jimmy_manager.errors import KeyNotFound
@@ -28,14 +36,18 @@ def errors(key: str | None, store: str, short: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([{"key": run.key, **_error(run)} for run in failed], indent=1))
         return
-    for number, run in enumerate(failed):
-        error = _error(run)
-        if number and not short:
-            click.echo()
-        title = click.style(f"run {run.key}", bold=True)
-        click.echo(f"{title}: {plain(error.get('type', 'unknown'))}: {plain(error.get('message', ''))}")
-        if not short and error.get("traceback"):
-            click.echo(plain_lines(error["traceback"]).rstrip("\n"))
+    if not sys.stdout.isatty():
+        click.echo("".join(f"{line}\n" for line in _told(failed, short=short)), nl=False)
+    elif failed:
+        wide = shutil.get_terminal_size().columns
+        lines = [clipped(line, wide) for line in _told(failed, short=True)] if short else _told(failed, short=False)
+        keys, one = (failed[0].key, "it") if len(failed) == 1 else ("--all", "them")
+        at = f" --store {shlex.quote(plain(store))}" if store != os.environ.get("JIMMY_STORE", "store") else ""
+        foot = f"{counted(len(failed), 'run')} failed; 'jimmy retry {keys}{at}' lets {one} be tried again"
+        paging.show(
+            "", [_in_bold(line) for line in lines], ["", click.style(clipped(foot, wide), dim=True)],
+            summary=f"{counted(len(failed), 'run')} failed",
+        )  # fmt: skip
     if not failed:
         click.echo(f"run {whole} has not failed" if whole else "no run has failed", err=True)
 
@@ -71,6 +83,25 @@ def retry(ctx: click.Context, /, keys: tuple[str, ...], every: bool, store: str)
     if not chosen:
         click.echo("no run has failed", err=True)
     ctx.exit(ERROR if refused else 0)
+
+
+def _told(failed: Sequence[Listed], *, short: bool) -> list[str]:
+    """The lines about ``failed``, with tracebacks unless ``short``."""
+    lines: list[str] = []
+    for run in failed:
+        error = _error(run)
+        if lines and not short:
+            lines.append("")
+        lines.append(f"run {run.key}: {plain(error.get('type', 'unknown'))}: {plain(error.get('message', ''))}")
+        if not short and error.get("traceback"):
+            lines += plain_lines(error["traceback"]).rstrip("\n").split("\n")
+    return lines
+
+
+def _in_bold(line: str) -> str:
+    """A line of a run with its beginning emphasised."""
+    found = re.match(r"run [0-9a-f]+: ", line)
+    return click.style(found[0], bold=True) + line[found.end() :] if found else line
 
 
 def _error(run: Listed) -> dict[str, Any]:

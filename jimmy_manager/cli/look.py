@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 import sys
-import textwrap
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,8 +15,9 @@ import click
 from jimmy_manager.archives import layout
 from jimmy_manager.archives.claims import Standing
 from jimmy_manager.archives.history import Commit, Stats
-from jimmy_manager.cli.columns import shown, text, width
+from jimmy_manager.cli.columns import counted, shown
 from jimmy_manager.cli.options import complete_key, json_option, key_argument, open_store, store_option
+from jimmy_manager.cli.sections import folded, print_section
 from jimmy_manager.errors import NoRecord
 from jimmy_manager.keys import explain
 from jimmy_manager.manager.plain_text import plain, plain_lines
@@ -68,12 +68,12 @@ def show(key: str, store: str, as_json: bool) -> None:
         return
     run = facts.stats.run if facts.stats else {}
     _print_title(facts)
-    _print_section("configuration", flattened(facts.config))
-    _print_section("preview", ((name, _shown_result(value)) for name, value in flattened(facts.preview)))
-    _print_section("progress", _progress(facts))
-    _print_section("provenance", _provenance(run))
+    print_section("configuration", flattened(facts.config))
+    print_section("preview", ((name, _shown_result(value)) for name, value in flattened(facts.preview)))
+    print_section("progress", _progress(facts))
+    print_section("provenance", _provenance(run))
     _print_error(facts.standing)
-    _print_section("files", ((name, f"{size} bytes" if size >= 0 else "gone") for name, size in files.items()))
+    print_section("files", ((name, counted(size, "byte") if size >= 0 else "gone") for name, size in files.items()))
 
 
 @click.command()
@@ -127,25 +127,6 @@ def _print_title(facts: Facts) -> None:
     click.secho(f"run {facts.key}: {facts.state}{epoch}", bold=True)
 
 
-def _print_section(title: str, items: Iterable[tuple[str, Any]]) -> None:
-    cells = [(plain(name), text(value)) for name, value in items]
-    if not cells:
-        return
-    click.secho(f"\n{title}", bold=True)
-    most = max(width(name) for name, _ in cells)
-    for name, value in cells:
-        head = f"  {name}{' ' * (most - width(name))}  "
-        click.echo(_wrapped(head + value, len(head)) if sys.stdout.isatty() else (head + value).rstrip())
-
-
-def _wrapped(line: str, indent: int) -> str:
-    """``line`` folded at the terminal's edge, what follows below its value."""
-    most = shutil.get_terminal_size().columns
-    if width(line) <= most or indent > most // 2:
-        return line.rstrip()
-    return "\n".join(textwrap.wrap(line, most, subsequent_indent=" " * indent, break_on_hyphens=False))
-
-
 def _progress(facts: Facts) -> Iterable[tuple[str, Any]]:
     if (newest := facts.newest) is not None:
         yield "epoch", newest.epoch
@@ -175,7 +156,10 @@ def _print_error(standing: Standing) -> None:
     error = (standing.record.error if standing.record else None) or {}
     if error:
         click.secho("\nerror", bold=True)
-        click.echo(f"  {plain(error.get('type', 'unknown'))}: {plain(error.get('message', ''))}")
+        told = f"{error.get('type', 'unknown')}: {error.get('message', '')}"
+        for line in plain_lines(told).splitlines():
+            for part in folded(line, shutil.get_terminal_size().columns - 2) if sys.stdout.isatty() else [line]:
+                click.secho(f"  {part}", fg="red")
         for line in plain_lines(error.get("traceback", "")).splitlines():
             click.echo(f"  {line}")
 

@@ -23,16 +23,17 @@ _SPECIAL = "\\?:.%"
 def show(head: str, body: Sequence[str], foot: Sequence[str], *, summary: str, may_page: bool = True) -> None:
     """Print a table, through a pager where it has more lines than the terminal; ``summary`` is for the pager's prompt.
 
-    In a pager the heading comes again with each screenful, so that one is always in sight; ``foot`` is printed after
-    it, so that whoever leaves early sees it as well.
+    In a pager the heading, where there is one, comes again with each screenful, so that one is always in sight, and no
+    line is folded; ``foot`` is printed after it, so that whoever leaves early sees it as well.
     """
-    lines = [head, *body, *foot]
+    heads = [head] if head else []
+    lines = [*heads, *body, *foot]
     pager = _pager() if may_page and sys.stdout.isatty() else []
     if pager and not _fits(lines):
         high = max(3, shutil.get_terminal_size().lines)
         step = high - 2
-        paged = [line for start in range(0, len(body), step) for line in (head, *body[start : start + step])]
-        if _through(pager, paged, summary):
+        paged = [line for start in range(0, len(body), step) for line in (*heads, *body[start : start + step])]
+        if _through(pager, paged, summary, may_chop=bool(head)):
             lines = list(foot)
     click.echo("\n".join(_as_wished(lines)))
 
@@ -61,12 +62,12 @@ def _fits(lines: Sequence[str]) -> bool:
     return sum(max(1, -(-width(click.unstyle(line)) // max(1, wide))) for line in lines) < high
 
 
-def _through(pager: list[str], lines: Sequence[str], summary: str) -> bool:
+def _through(pager: list[str], lines: Sequence[str], summary: str, *, may_chop: bool) -> bool:
     """Whether ``pager`` has shown the lines."""
     name = os.path.basename(pager[0])
     if name == "less":
         wide = shutil.get_terminal_size().columns
-        is_wider = any(width(click.unstyle(line)) > wide for line in lines)
+        is_wider = may_chop and any(width(click.unstyle(line)) > wide for line in lines)
         pager = [*pager, "-R", *(["-S"] if is_wider else []), f"-Ps{_prompt(summary, len(lines), wide, is_wider)}"]
     shown = _as_wished(lines) if name in _SHOWS_COLOURS else [click.unstyle(line) for line in lines]
     text = "\n".join(shown) + "\n"

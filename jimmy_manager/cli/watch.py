@@ -129,9 +129,9 @@ def _errors(overview: Overview, wide: int, most: int) -> list[str]:
     failures, count = overview.failures, overview.counts.get("failed", 0)
     if not failures or most < 2:
         return []
-    lines = []
+    lines, or_more = [], "+" if sum(len(each.keys) for each in failures) < count else ""
     for each in failures[: most - 1]:
-        others = f" and {len(each.keys) - 1} more" if len(each.keys) > 1 else ""
+        others = f" and {len(each.keys) - 1}{or_more} more" if len(each.keys) > 1 else ""
         lines.append(clipped(f"{each.keys[0]}{others}{GAP}{plain(each.text)}", wide))
     head = f"{counted(count, 'run')} failed{', the newest' if len(failures) > len(lines) else ''}:"
     return ["", click.style(clipped(head, wide), bold=True, fg="red"), *lines]

@@ -173,7 +173,7 @@ def _heard(holder: Holder, *, has_looked_twice: bool) -> str:
     if not has_looked_twice:
         return f"beat {holder.record.beat}"
     quiet = _short(holder.quiet_s)
-    if not holder.is_alive and holder.quiet_s < _FIRST_BEAT_S:
+    if not holder.is_alive and holder.quiet_s < _FIRST_BEAT_S and holder.state in ("held", "stopping"):
         return "not yet"
     return f"{quiet} ago" if holder.is_alive else f"none for {quiet}"
 

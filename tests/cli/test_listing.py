@@ -245,6 +245,25 @@ def test_a_short_list_and_a_pipe_are_not_paged(many: str, tmp_path: Path) -> Non
     assert not (tmp_path / "paged").exists()
 
 
+@needs_less
+def test_errors_are_paged_with_their_lines_folded(tmp_path: Path, hostile: str) -> None:
+    store = Store(tmp_path / "s", durable=False, stale_s=0.0)
+    for number in range(9):
+        error = {"type": "E", "message": hostile + "long " * 30, "traceback": "Traceback:\n  x\n" + "y" * 200}
+        attempt_at(store, {"run": number}).claim.fail(error)
+    terminal = Terminal(80, 24, "errors", "--store", str(tmp_path / "s"))
+    terminal.read_until(lambda text: "q leaves" in text)
+    assert "sideways" not in terminal.text
+    terminal.press("q")
+    assert terminal.end() == 0
+    assert visible(terminal.text)[-1].startswith("9 runs failed; 'jimmy retry --all --store ")
+    short = Terminal(80, 24, "errors", "--short", "--store", str(tmp_path / "s"))
+    assert short.end() == 0
+    lines = visible(short.text)
+    assert max(map(columns.width, lines)) <= 80
+    assert sum(line.startswith("run ") and line.endswith("…") for line in lines) == 9
+
+
 def test_a_prompt_of_less_cannot_be_taken_for_its_commands() -> None:
     told = paging._prompt("3 runs: 50% done?", 7, 80, False)
     assert told == r"3 runs\: 50\% done\? (line %lb of 7, q leaves)"
