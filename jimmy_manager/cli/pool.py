@@ -4,7 +4,7 @@
 
     parent ── starts ──► worker 1..N          the same command line, $JIMMY_WORKER=2/3, a share of cores and GPUs
            ◄─ one byte ──                      "I have begun": a worker that dies before it is not started for ever
-           ◄─ another byte ──                  "I have ended": exit code 0 without it, by os._exit(0), was no end
+           ◄─ another byte, numbers ──         "I have ended": exit code 0 without it, by os._exit(0), was no end
            ◄─ a third byte ──                  "requeue the job": done once, when all have ended
            ── end of file ──►                  the parent is gone, however it went: save and stop
 
@@ -15,7 +15,9 @@ the loop alone: a handler that did it would miss a worker that is being started 
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +35,8 @@ from jimmy_manager.cli.main import ERROR, SOME_FAILED, USAGE
 from jimmy_manager.manager import shares
 from jimmy_manager.manager.job_time import ENDS_A_JOB
 from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.manager.progress import duration
+from jimmy_manager.manager.schedule import BatchReport
 from jimmy_manager.signals import STOPPING
 
 MEMBER = "JIMMY_WORKER"
@@ -41,6 +45,7 @@ _SINCE = "JIMMY_WORKER_SINCE"
 _BEGUN, _ENDED, _REQUEUE = b"1", b"2", b"3"
 _MOST_STILLBORN = 3
 _POLL_S = 0.05
+_NUMBERS = re.compile(rb"\{[^{}]*\}")
 
 
 class Member(NamedTuple):
@@ -57,9 +62,9 @@ class Member(NamedTuple):
         """Tell the parent that the job was loaded and the store opened."""
         self._report(_BEGUN)
 
-    def report_end(self) -> None:
-        """Tell the parent that the work came to its end, so that the exit code means what it says."""
-        self._report(_ENDED)
+    def report_end(self, report: BatchReport) -> None:
+        """Tell the parent what was done, and that the work came to its end, so that the exit code means what it says."""
+        self._report(_ENDED + json.dumps(_tally(report)).encode("ascii"))
 
     def report_requeue(self, job: slurm.Job) -> None:
         """Ask the parent to requeue ``job``, which would end the other workers before they have saved."""
@@ -95,6 +100,8 @@ class _Worker:
     def __init__(self, number: int, of: int, share: dict[str, str], alive: int) -> None:
         self.name = f"{number}/{of}"
         self.asks_requeue = False
+        self.tally: dict[str, int] | None = None
+        self.deaths = 0
         self._tag = f"[{number}] "
         self._share = share
         self._alive = alive
@@ -131,13 +138,14 @@ class _Worker:
     def bury(self, status: int, *, is_stopping: bool) -> int | None:
         """Clear away what ended; return its exit code, or None where it is to be started again."""
         self._printer.join(timeout=2.0)  # a process of its own may keep the pipe open
-        reported = _read_now(self._reports)
+        reported, self.tally = _read_now(self._reports)
         os.close(self._reports)
         self.asks_requeue |= _REQUEUE in reported
         self._stillborn = 0 if _BEGUN in reported else self._stillborn + 1
         if status > 0 or (status == 0 and _ENDED in reported):
             return status
         code = 128 - status if status else ERROR
+        self.deaths += 1
         if is_stopping:
             return code
         goes_on = self._stillborn < _MOST_STILLBORN
@@ -152,12 +160,14 @@ class _Worker:
                 _tell(self._tag + plain(line.decode("utf-8", "replace").rstrip("\n")))
 
 
-def run(count: int, signals: Sequence[signal.Signals] = STOPPING) -> int:
+def run(count: int, signals: Sequence[signal.Signals] = STOPPING, *, is_quiet: bool = False) -> int:
     """Start ``count`` workers, wait for all of them, and return the exit code of the whole.
 
-    As the last thing the Slurm job is requeued, where one of them has asked for that.
+    Tells what several of them have done together. As the last thing the Slurm job is requeued, where one of them has
+    asked for that.
     """
-    since = str(time.monotonic())
+    began = time.monotonic()
+    since = str(began)
     alive, kept = os.pipe()
     workers: list[_Worker] = []
     asked: list[int] = []
@@ -176,6 +186,8 @@ def run(count: int, signals: Sequence[signal.Signals] = STOPPING) -> int:
         os.close(alive)
         for number, handler in before.items():
             signal.signal(number, handler)
+    if count > 1 and not is_quiet and (told := _summary(workers)):
+        _tell(f"{told}, in {duration(time.monotonic() - began)}")
     is_over = any(signal.Signals(number).name in ENDS_A_JOB for number in asked)
     if not is_over and any(worker.asks_requeue for worker in workers) and (job := slurm.this_job()) is not None:
         slurm.requeue(job)
@@ -224,11 +236,37 @@ def _death(status: int) -> str:
     return f"died of {signal.Signals(-status).name if is_known else f'signal {-status}'}"
 
 
-def _read_now(descriptor: int) -> bytes:
+def _read_now(descriptor: int) -> tuple[bytes, dict[str, int] | None]:
+    """What a worker has reported: single bytes, and the numbers of its end, if it came to that."""
     try:
-        return os.read(descriptor, 16)
+        reported = os.read(descriptor, 4096)
     except BlockingIOError:
-        return b""
+        return b"", None
+    found = _NUMBERS.search(reported)
+    return _NUMBERS.sub(b"", reported), json.loads(found[0]) if found else None
+
+
+def _tally(report: BatchReport) -> dict[str, int]:
+    failed_now = len(set(report.failed) - set(report.failed_before))
+    complete = len(report.done) + len(report.skipped)
+    return {"done": len(report.done), "failed": failed_now, "complete": complete, "busy": len(report.busy)}
+
+
+def _summary(workers: Sequence[_Worker]) -> str:
+    """What the workers have done together; empty where none of them came to its end.
+
+    What one that died had done before is not known, and counted as complete before by those that came after it.
+    """
+    tallies = [worker.tally for worker in workers if worker.tally is not None]
+    if not tallies:
+        return ""
+    done, failed, busy = (sum(each[name] for each in tallies) for name in ("done", "failed", "busy"))
+    is_whole = len(tallies) == len(workers) and not any(worker.deaths for worker in workers)
+    parts = [f"{'' if is_whole else 'at least '}{done} done"]
+    if is_whole and not busy:  # else none of them has seen all runs complete
+        parts.append(f"{max(each['complete'] for each in tallies) - done} complete before")
+    parts += [f"{failed} failed"] if failed else []
+    return f"all {len(workers)} workers: {', '.join(parts)}"
 
 
 def _tell(text: str) -> None:

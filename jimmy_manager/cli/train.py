@@ -125,7 +125,7 @@ def sweep(
         if isinstance(job, str):
             jobs.path_of(job)  # one error instead of one from each worker
         check_requeue(settings["requeue"])
-        ctx.exit(pool.run(workers, signals))
+        ctx.exit(pool.run(workers, signals, is_quiet=settings["quiet"]))
     since = member.since if member is not None else since
     with _early(signals).installed(), manager_of(job, store, settings, since) as manager:
         if member is not None:
@@ -140,7 +140,7 @@ def sweep(
         if here().is_first:
             _tell_failures(manager.store, report)
     if member is not None:
-        member.report_end()
+        member.report_end(report)
     ctx.exit(_code(report))
 
 

@@ -100,6 +100,41 @@ def test_exit_code_0_counts_only_where_the_worker_said_that_it_had_ended(
     assert capsys.readouterr().err.count("left with exit code 0 in the middle of its work") == (starts if code else 0)
 
 
+NUMBERS = """
+if number == 0 and DIES:
+    os.kill(os.getpid(), 9)
+import json
+tally = {"done": 3, "failed": number, "complete": 7, "busy": 0}
+os.write(reports, b"12" + json.dumps(tally).encode())
+"""
+
+
+@pytest.mark.parametrize(
+    ("dies", "told"), [(False, "all 2 workers: 6 done, 1 complete before"), (True, "all 2 workers: at least 6 done, ")]
+)
+def test_the_parent_tells_what_all_workers_have_done(
+    work: Any, capsys: pytest.CaptureFixture[str], dies: bool, told: str
+) -> None:
+    work(NUMBERS.replace("DIES", str(dies)))
+    assert pool.run(2) == 0
+    assert told in capsys.readouterr().err.splitlines()[-1]
+    assert pool.run(2, is_quiet=True) == 0
+    assert "all 2" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reported", [b"", b"1", b"12", b"3", b'13{"done": 123, "busy": 2}', b'{"done": 1}2'])
+def test_numbers_of_a_report_are_never_taken_for_its_bytes(reported: bytes) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    if reported:
+        os.write(writer, reported)
+    marks, numbers = pool._read_now(reader)
+    os.close(reader)
+    os.close(writer)
+    assert marks == reported.partition(b"{")[0] + reported.partition(b"}")[2]
+    assert (numbers is not None) == (b"{" in reported)
+
+
 PARENT = """
 import os, signal, sys
 from jimmy_manager.cli import pool
