@@ -143,9 +143,10 @@ def fitted(
             columns.drop(title)
     if text and (room := wide - columns.total() - len(GAP)) >= _NARROWEST_TEXT:
         columns = Columns(shown, [*columns.names, text], widest=room, show={"state": states.marked})
-    head, *lines = (GAP.join(cells).rstrip() for cells in columns.lines())
-    coloured = (states.coloured(line, row["state"]) for line, row in zip(lines, rows, strict=True))
-    return [click.style(head, bold=True), *coloured]
+    head, *lines = columns.lines()
+    for cells, row in zip(lines, rows, strict=True):
+        cells[columns.names.index("state")] = states.coloured(cells[columns.names.index("state")], row["state"])
+    return [click.style(GAP.join(head).rstrip(), bold=True), *(GAP.join(cells).rstrip() for cells in lines)]
 
 
 def _age(at: float) -> str:
