@@ -63,7 +63,7 @@ class Member(NamedTuple):
         self._report(_BEGUN)
 
     def report_end(self, report: BatchReport) -> None:
-        """Tell the parent what was done, and that the work came to its end, so that the exit code means what it says."""
+        """Tell the parent what was done, and that the work came to its end: then the exit code means what it says."""
         self._report(_ENDED + json.dumps(_tally(report)).encode("ascii"))
 
     def report_requeue(self, job: slurm.Job) -> None:

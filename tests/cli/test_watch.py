@@ -190,6 +190,14 @@ def test_the_index_is_asked_where_something_has_changed(
     assert asked(5.0) == 1, "a run has ended"
 
 
+def test_a_twin_that_asks_the_index_at_each_look_is_caught(
+    store: Store, sweep: dict[str, str], asked: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Overview, "_is_due", lambda *_: True)
+    with pytest.raises(AssertionError, match="nothing has moved"):
+        test_the_index_is_asked_where_something_has_changed(store, sweep, asked)
+
+
 def test_a_store_that_is_slow_to_list_is_listed_seldom(
     store: Store, sweep: dict[str, str], asked: Callable[..., int]
 ) -> None:
