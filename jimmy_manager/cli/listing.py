@@ -41,7 +41,8 @@ def ls(
     for message in table.damage:
         click.echo(f"warning: {plain(message)}", err=True)
     keys = [row["key"] for row in table.rows]
-    known = Names(table.names)
+    # Of what a row holds besides, such as times, nothing is shown that was not asked for.
+    known = Names((*table.names, *(table.rows[0] if table.rows else ())))
     names = _names(table, known, columns, show_all or (as_json and columns is None))
     if where is not None:
         table = table.filtered(condition(where, known if table.rows else None))

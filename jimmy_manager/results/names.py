@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from jimmy_manager.errors import UnknownField
-from jimmy_manager.results.where import Row, check_fields, parse
+from jimmy_manager.results.where import check_fields, parse
+
+Row = Mapping[str, object]
 
 _MOST_NAMED = 8
 
@@ -79,7 +81,7 @@ def condition(text: str, names: Names | None) -> Callable[[Row], bool]:
     meant = {field: names.meant(field) for field in where.fields}
     for field, found in meant.items():
         if len(found) > 1:
-            raise UnknownField(f"{_confused(field, found)}\n{where.place(field)}")
+            raise UnknownField("\n".join((_confused(field, found), where.place(field).lstrip("\n"))))
     full = {field: found[0] for field, found in meant.items() if found}
     check_fields(where, [*names, *names.ends()])
     renamed = {field: name for field, name in full.items() if field != name}
