@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from jimmy_manager.cli.numbers import aligned
@@ -49,7 +50,12 @@ def counted(number: int, noun: str) -> str:
 
 def width(cell: str) -> int:
     """How many columns of a terminal ``cell`` takes."""
-    return len(cell) if cell.isascii() else sum(map(_char_width, cell))
+    return len(cell) if cell.isascii() else _wide_width(cell)
+
+
+@lru_cache(4096)  # a column of states holds few different cells
+def _wide_width(cell: str) -> int:
+    return sum(map(_char_width, cell))
 
 
 def _char_width(char: str) -> int:
