@@ -46,7 +46,8 @@ _ORDER = ("lost", "stopping", "running")
 @store_option
 @click.option("--watch", "-w", is_flag=True, help=f"Look every {EVERY_S:g} s, until q or Ctrl-C.")
 @click.option(
-    "--metric", metavar="NAME", help="Of --watch: what is best is the lowest NAME (acc, return: the highest); -NAME."
+    "--metric", metavar="NAME",
+    help="With --watch: the best run is that of the lowest NAME; of acc..., return... and -NAME of the highest.",
 )
 @click.option("--probe", type=click.FloatRange(0.0), metavar="SECONDS", help="Look twice, and tell who gave a sign.")
 @json_option

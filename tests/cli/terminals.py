@@ -58,11 +58,17 @@ class Terminal:
         """Change the size, as a person does who pulls at the window; the kernel sends SIGWINCH."""
         fcntl.ioctl(self._own, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
-    def end(self) -> int:
-        """The exit code, once the process has ended; ``settings`` are then those it has left behind."""
-        deadline = time.monotonic() + 60
+    def end(self, pressing: str = "") -> int:
+        """The exit code, once the process has ended; ``settings`` are then those it has left behind.
+
+        ``pressing`` is typed once a second until then, as a program may drop what is typed while it draws.
+        """
+        deadline, due = time.monotonic() + 60, time.monotonic()
         while self.process.poll() is None:
             assert time.monotonic() < deadline, self.text
+            if pressing and time.monotonic() >= due:
+                self.press(pressing)
+                due += 1.0
             self._read(0.1)
         while self._read(0.2):
             pass

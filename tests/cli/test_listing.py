@@ -172,10 +172,10 @@ def test_a_long_list_is_paged_and_its_notes_stay_when_the_pager_is_left(many: st
     text = terminal.read_until(lambda text: "q leaves" in text)
     assert len(visible(text)) <= 25
     assert "100 runs: 100 new (line 23 of 105, q leaves)" in visible(text)[-1]
-    terminal.press("\x03")  # Ctrl-C is the pager's, which drops what was typed before it
-    time.sleep(1.0)
-    terminal.press("q")
-    assert terminal.end() == 0
+    terminal.press("\x03")  # Ctrl-C is the pager's
+    time.sleep(0.5)
+    assert terminal.process.poll() is None
+    assert terminal.end(pressing="q") == 0
     assert terminal.settings == terminal.before
     assert visible(terminal.text)[-1].endswith("q leaves)100 runs: 100 new"), "where less has erased its prompt"
 
@@ -254,8 +254,7 @@ def test_errors_are_paged_with_their_lines_folded(tmp_path: Path, hostile: str) 
     terminal = Terminal(80, 24, "errors", "--store", str(tmp_path / "s"))
     terminal.read_until(lambda text: "q leaves" in text)
     assert "sideways" not in terminal.text
-    terminal.press("q")
-    assert terminal.end() == 0
+    assert terminal.end(pressing="q") == 0
     assert visible(terminal.text)[-1].startswith("9 runs failed; 'jimmy retry --all --store ")
     short = Terminal(80, 24, "errors", "--short", "--store", str(tmp_path / "s"))
     assert short.end() == 0
