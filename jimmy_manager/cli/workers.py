@@ -48,7 +48,7 @@ _ORDER = ("lost", "stopping", "running")
 @click.option(
     "--metric", metavar="NAME",
     help="With --watch: the best run is that of the lowest NAME; of acc..., return... and -NAME of the highest.",
-)
+)  # fmt: skip
 @click.option("--probe", type=click.FloatRange(0.0), metavar="SECONDS", help="Look twice, and tell who gave a sign.")
 @json_option
 def workers(store: str, watch: bool, metric: str | None, probe: float | None, as_json: bool) -> None:

@@ -95,9 +95,7 @@ def test_the_metric_can_be_chosen(
 
 
 @pytest.mark.parametrize("metric", ["los", "lr", "-optim.lr"])
-def test_an_unknown_metric_is_refused(
-    sweep: dict[str, str], seen: Callable[..., list[str]], metric: str
-) -> None:
+def test_an_unknown_metric_is_refused(sweep: dict[str, str], seen: Callable[..., list[str]], metric: str) -> None:
     with pytest.raises(UnknownField):
         seen(120, 24, metric)
 
