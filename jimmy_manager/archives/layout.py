@@ -16,6 +16,8 @@ STORE_FILE = "store.yaml"
 STOP_FILE = "stop.json"
 """The newest request that every worker save and leave."""
 ARCHIVES = ("configs", "claims", "ckpts", "previews", "stats")
+CODE = "code"
+"""Sources of jobs and the trees that name them, each under the SHA-256 of its bytes; they belong to no one run."""
 DAMAGED = "damaged"
 """Where ``check --fix`` moves what it cannot read; nothing is read from there."""
 DOCTOR = ".doctor"
@@ -35,6 +37,7 @@ _PATTERNS = {
 _EVALS = re.compile(r"evals" + _GENERATION + r"\.jsonl")
 _STOP = re.compile(_KEY + _GENERATION + r"\.stop")
 _SHARD = re.compile(r"[0-9a-f]{2}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _SCRATCH = re.compile(r"\.(?P<target>.+)\.[0-9a-f]{16}")
 
 
@@ -110,6 +113,20 @@ def evals(key: str, generation: int) -> str:
 def logs(key: str) -> str:
     """The folder of TensorBoard events and of what was evaluated."""
     return f"logs/{key[:2]}/{key}"
+
+
+def code(digest: str) -> str:
+    """What has this SHA-256: a source file of a job, a tree of such, or the diff of a working tree."""
+    return f"{CODE}/{digest[:2]}/{digest}"
+
+
+def is_digest(text: object) -> bool:
+    """Whether ``text`` is a SHA-256 as names in ``code`` and records spell it.
+
+    >>> is_digest("ab" * 32), is_digest("AB" * 32), is_digest(None)
+    (True, False, False)
+    """
+    return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
 
 
 def parse(archive: str, file_name: str) -> Parsed | None:
