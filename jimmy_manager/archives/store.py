@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from jimmy_manager.archives import filesystem, layout, store_file
+from jimmy_manager.archives import code, filesystem, layout, store_file
 from jimmy_manager.archives.archive import Ckpts, Configs, Previews, StatsArchive
 from jimmy_manager.archives.claims import LONGEST_LEASE_S, Claims, Standing
 from jimmy_manager.archives.clock import Clock
+from jimmy_manager.archives.code import Sources
 from jimmy_manager.archives.disk import Disk
 from jimmy_manager.archives.files import Files
 from jimmy_manager.archives.history import History, Stats
@@ -67,6 +68,7 @@ class Store(Looking):
         self.stats = StatsArchive(self)
         self.ckpts = Ckpts(self)
         self.previews = Previews(self)
+        self.sources = Sources(self.files)
 
     @property
     def exists(self) -> bool:
@@ -234,6 +236,14 @@ class Store(Looking):
 
     def _looked_at(self) -> Store:
         return self
+
+    def code(self, key: str) -> dict[str, bytes] | None:
+        """The sources that run ``key`` was trained from, by path; None where none were recorded.
+
+        To be read: nothing of it is imported. Raises ``DamagedRecord`` where one is missing or not what was written.
+        """
+        found = code.tree(self, self.resolve(key))
+        return None if found is None else {path: code.source(self, digest) for path, digest in found.items()}
 
     def logs(self, key: str) -> str | None:
         """The directory for the logs of a run; None for a store in memory."""

@@ -20,6 +20,7 @@ from jimmy_manager.config import Config
 from jimmy_manager.errors import CheckpointError, DamagedRecord, HookError, NoRecord
 from jimmy_manager.manager import shares
 from jimmy_manager.manager.deadline import Pace
+from jimmy_manager.manager.provenance import Provenance
 from jimmy_manager.manager.schedule import blended, is_due
 from jimmy_manager.packing import pack
 from jimmy_manager.signals import TIME_LIMIT
@@ -42,8 +43,7 @@ class Run:
     """What ``Manager`` may do with a run while this worker holds its claim."""
 
     def __init__(
-        self, store: Store, claim: Claim, provenance: Mapping[str, Any], *, resume: bool = True,
-        pace: Pace | None = None,
+        self, store: Store, claim: Claim, provenance: Provenance, *, resume: bool = True, pace: Pace | None = None,
     ) -> None:
         self.key = claim.key
         self.claim = claim
@@ -54,7 +54,8 @@ class Run:
         self.pace = pace or Pace(claim.claims.clock.monotonic)
         self.pen = threading.Lock()
         """Held while something is committed: another thread that ends the claim waits for it."""
-        self._attempt = Attempt(store.history, claim, run=provenance)
+        self._attempt = Attempt(store.history, claim)
+        self._provenance = provenance
         self._resume = resume
 
     @property
@@ -75,6 +76,7 @@ class Run:
         shown, figures = previews.save(preview, self.key)
         packed = pack(ckpt)
         with self.pen:
+            self._attempt.run = self._provenance.facts()
             self._attempt.commit(
                 epoch=epoch, step=step, train_s=self.train_s, eval_s=self.eval_s, preview=shown, figures=figures,
                 checkpoint=lambda file: checkpoints.save_packed(packed, file),

@@ -38,8 +38,8 @@ from jimmy_manager.errors import (
     StoreError,
     UnreadableRecord,
 )
-from jimmy_manager.manager import provenance
 from jimmy_manager.manager.progress import duration
+from jimmy_manager.manager.provenance import Provenance
 from jimmy_manager.manager.run import Run, drive
 from jimmy_manager.signals import TIME_LIMIT
 
@@ -165,9 +165,9 @@ class Worker:
         state, message, error = "stopped", "", None
         try:
             claim.start_heartbeat(lambda: bool(manager.stop), lambda: manager.stop.set("jimmy stop"))
-            facts = provenance.of_run(type(manager), manager.device, manager.threads)
+            origin = Provenance(manager)
             self.has_begun = True
-            run = Run(self._store, claim, facts, resume=self._resume, pace=self._manager._pace)
+            run = Run(self._store, claim, origin, resume=self._resume, pace=self._manager._pace)
             try:
                 state = drive(manager, run, config, self._total)
             finally:
