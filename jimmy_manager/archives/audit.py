@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jimmy_manager.archives import inspection, layout, repair, sharing, store_file, strict
+from jimmy_manager.archives.code_inspection import inspect_code
 from jimmy_manager.archives.disk import Disk
 from jimmy_manager.archives.files import Files
 from jimmy_manager.archives.inspection import Finding, inspect, shards
@@ -19,8 +20,8 @@ from jimmy_manager.schema import Ledger
 __all__ = ["Finding", "Repair", "audit", "check", "fix"]
 
 _TOP = {
-    layout.STORE_FILE, layout.STOP_FILE, *layout.ARCHIVES, "logs", layout.DAMAGED, layout.DOCTOR, "README.md",
-    ".gitignore",
+    layout.STORE_FILE, layout.STOP_FILE, *layout.ARCHIVES, layout.CODE, "logs", layout.DAMAGED, layout.DOCTOR,
+    "README.md", ".gitignore",
 }  # fmt: skip
 _LOCKS = {f".{layout.STORE_FILE}.lock", ".janitor.lock"}
 _SHORTEST_PAUSE_S = 0.05
@@ -52,13 +53,16 @@ def audit(store: Store, *, contents: bool = True) -> list[Finding]:
     What one look finds is looked at again ``2 stale_s`` later, and only what both agree upon is told.
     """
     suspects = {shard: found for shard in shards(store) if (found := inspect(store, shard, contents=contents))}
+    lacks_code = inspect_code(store)
     findings = [*_check_store_file(store.files), *_check_ledger(store.files, store.ledger), *_check_folders(store)]
-    if suspects:
+    if suspects or lacks_code:
         store.claims.clock.sleep(max(2 * store.claims.stale_s, _SHORTEST_PAUSE_S))
     for shard, found in suspects.items():
         seen = {(finding.kind, finding.name) for finding in found}
         again = inspect(store, shard, {finding.key for finding in found}, contents=contents)
         findings.extend(finding for finding in again if (finding.kind, finding.name) in seen)
+    if lacks_code:
+        findings.extend(finding for finding in inspect_code(store) if finding in lacks_code)
     return findings + _check_displaced(store) + _check_modes(store)
 
 

@@ -4,8 +4,9 @@ What may go is decided by what is *committed*, never by claims: a claim says who
 anything was written. The floor of a run is its highest generation whose stats and files are whole, read to
 the last byte and seen unchanged for ``2 stale_s``, so that every host lists it by then. Generations
 strictly below the floor go; a tombstone is whole as it is. Requests to stop go when nobody holds the generation
-that they ask. Never touched are configurations and claims (their numbers would be used again), and whatever
-stands at or above the floor, named by stats or not (its owner may be about to name it).
+that they ask. Never touched are configurations and claims (their numbers would be used again), the code of jobs (a
+worker writes it before it names it), and whatever stands at or above the floor, named by stats or not (its owner may be
+about to name it).
 
 The lowest generation goes first and in it the stats, before the files that they name. A janitor that is
 killed in between leaves files that nobody names, which the next sweep takes; the other way round it would
@@ -152,7 +153,8 @@ class Janitor:
     def _abandoned(self, offline: bool) -> list[str]:
         """The scratch files whose writers are gone, to all appearance."""
         names, present = [], set()
-        for folder in ["", *(shard for archive in layout.ARCHIVES for shard in self._shards(archive))]:
+        archives = (*layout.ARCHIVES, layout.CODE)
+        for folder in ["", *(shard for archive in archives for shard in self._shards(archive))]:
             for last in sorted(self._files.names(folder)):
                 if layout.scratch_target(last) is None:
                     continue

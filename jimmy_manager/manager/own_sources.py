@@ -7,7 +7,6 @@ are hidden folders, installed packages, the standard library, this package and t
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
 import sys
@@ -27,6 +26,7 @@ _INSTALLED = ("site-packages", "dist-packages")
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _read: dict[str, tuple[tuple[Any, Any], bytes | str]] = {}
 """By path: the module and spec as which it was read, and the bytes, or why there are none."""
+_known: dict[tuple[type, str | None], OwnSources] = {}
 
 
 def folder_of(job: type) -> str:
@@ -35,10 +35,12 @@ def folder_of(job: type) -> str:
     return os.path.dirname(file) if file else os.getcwd()
 
 
-@functools.lru_cache(maxsize=16)
 def of_job(job: type, store: str | None) -> OwnSources:
     """The sources of ``job`` in this process; ``store`` is a directory of which nothing is taken."""
-    return OwnSources(job, store)
+    known = _known.get((job, store))
+    if known is None:
+        known = _known[job, store] = OwnSources(job, store)
+    return known
 
 
 class OwnSources:
