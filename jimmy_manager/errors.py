@@ -31,6 +31,8 @@
     ├── NonFiniteLoss        (ArithmeticError)   a loss became NaN or infinite; the message names epoch, step and batch
     ├── SlurmError           (RuntimeError)      a command of Slurm failed, is absent or did not answer
     └── MissingExtra         (ImportError)       an optional dependency is not installed
+
+Of warnings there is one, ``CodeChanged`` (UserWarning): a model was fetched whose code is another one now.
 """
 
 from __future__ import annotations
@@ -154,3 +156,7 @@ class SlurmError(JimmyError, RuntimeError):
 
 class MissingExtra(JimmyError, ImportError):
     """An optional dependency is not installed; the message ends in the install line."""
+
+
+class CodeChanged(UserWarning):
+    """The job's code is not that which a fetched run was trained from; the message says which files differ."""

@@ -21,6 +21,7 @@ from jimmy_manager.grid import grid
 from jimmy_manager.manager import job_module, job_time, pickling, progress, ranks, shares
 from jimmy_manager.manager.admission import Admission
 from jimmy_manager.manager.batch import Batch
+from jimmy_manager.manager.code_changes import warn_of_changes
 from jimmy_manager.manager.deadline import Deadline, Pace
 from jimmy_manager.manager.names import check_names
 from jimmy_manager.manager.queries import Queries
@@ -296,20 +297,35 @@ class Manager(Queries):
             raise ValueError(f"order is {order!r}, it must be 'random' or 'given'")
         return self.batch(points if order == "given" else Shuffled(points, job_time.random_order()), **batch)
 
-    def fetch(self, key: str) -> Any:
+    def fetch(self, key: str, device: str | None = None) -> Any:
         """The trained model of ``key`` in eval mode, or this Manager with the run loaded where it has no ``model``.
 
-        Calls ``setup`` and ``load_ckpt`` and writes nothing. ``key`` may be any unique prefix.
+        Calls ``setup`` and ``load_ckpt``, with ``self.device`` set to ``device`` where that is given, and writes
+        nothing. ``key`` may be any unique prefix. Warns with ``CodeChanged`` where the run recorded its sources and the
+        job's are others now.
         """
         if self.is_training:
             raise HookError("fetch() was called in a hook and would replace the run in training; use a second Manager")
-        key = self.store.resolve(key)
-        self.key = key
-        self.setup(self.store.config(key).allow(self.allowed_targets()))
-        self.key = key
-        self.load_ckpt()
+        key, usual = self.store.resolve(key), self._device
+        self._device = usual if device is None else str(device)
+        try:
+            self.key = key
+            self.setup(self.store.config(key).allow(self.allowed_targets()))
+            self.key = key
+            self.load_ckpt()
+        finally:
+            self._device = usual
+        warn_of_changes(self, key)
         model: Any = getattr(self, "model", self)
-        return model.eval() if model is not self and hasattr(model, "eval") else model
+        if model is self or not hasattr(model, "eval"):
+            return model
+        return (model if device is None or not hasattr(model, "to") else model.to(device)).eval()
+
+    def export_model(self, key: str, path: str | os.PathLike[str], device: str | None = None) -> Path:
+        """Write the trained model of ``key`` into the new folder ``path``, for others; see ``model_export.export``."""
+        from jimmy_manager.manager.model_export import export
+
+        return export(self, key, path, device)
 
     def pop(self, key: str) -> Config:
         """Take a run out of the store and return its configuration; see ``Store.pop``."""

@@ -23,7 +23,7 @@ MOST_BYTES = 4 << 20
 MOST_IN_FILE = 1 << 19
 _MOST_LEFT = 50
 _INSTALLED = ("site-packages", "dist-packages")
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _read: dict[str, tuple[tuple[Any, Any], bytes | str]] = {}
 """By path: the module and spec as which it was read, and the bytes, or why there are none."""
 _known: dict[tuple[type, str | None], OwnSources] = {}
@@ -52,7 +52,7 @@ class OwnSources:
         git = git_state.of_folder(self.folder)
         self.root = os.path.realpath(git.root) if git else self.folder
         kept = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-        self._foreign = tuple(f"{os.path.realpath(each)}/" for each in (*kept, _PACKAGE, store) if each)
+        self._foreign = tuple(f"{os.path.realpath(each)}/" for each in (*kept, PACKAGE, store) if each)
         self._paths: dict[str, str] = {}
         self._own: dict[str, ModuleType] = {}
         self._seen: tuple[Any, ...] = ()
@@ -96,7 +96,7 @@ class OwnSources:
         before, content = _read.get(place, ((None, None), ""))
         if place in _read and (module is None or (before[0] is now[0] and before[1] is now[1])):
             return content
-        _read[place] = now, _content_of(place)
+        _read[place] = now, content_of(place)
         return _read[place][1]
 
     def _notebook(self) -> dict[str, bytes | str]:
@@ -154,7 +154,8 @@ def _bounded(job: str, found: dict[str, bytes | str]) -> Snapshot:
     return Snapshot.of(job if job in sources else "", sources, left)
 
 
-def _content_of(place: str) -> bytes | str:
+def content_of(place: str) -> bytes | str:
+    """The bytes of a source file, or why it is none to keep."""
     try:
         size = os.stat(place).st_size
         if size > MOST_IN_FILE:

@@ -148,9 +148,9 @@ class TrainedManager(Manager):
         if hasattr(self, "trainer"):
             self.trainer.close(is_finished=is_done)
 
-    def fetch(self, key: str) -> Any:
+    def fetch(self, key: str, device: str | None = None) -> Any:
         """The trained model of ``key`` in eval mode, with the averaged weights where it keeps some."""
-        model = super().fetch(key)
+        model = super().fetch(key, device)
         if (average := self.trainer.model.ema) is not None:
             average.settle()
         return model
