@@ -51,6 +51,7 @@ COMMANDS: dict[str, Entry] = {
     "pop": Entry("Keep", "upkeep", "Take runs out of a store."),
     "export": Entry("Keep", "transfer", "Write runs to a tar, by default all of them."),
     "import": Entry("Keep", "transfer", "Merge the runs of a tar into a store."),
+    "export-model": Entry("Keep", "model_export", "Write a trained model and its configuration into a folder."),
     "schema": Entry("Keep", "schema", "Say what changed fields mean for runs from before."),
     "completion": Entry("Keep", "completion", "Print the completion script of a shell."),
 }
@@ -90,7 +91,7 @@ class LazyGroup(click.Group):
         from keyword import iskeyword
 
         module = import_module(f"jimmy_manager.cli.{COMMANDS[name].module}")
-        command: click.Command = getattr(module, f"{name}_" if iskeyword(name) else name)
+        command: click.Command = getattr(module, f"{name}_" if iskeyword(name) else name.replace("-", "_"))
         return command
 
     def resolve_command(

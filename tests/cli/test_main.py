@@ -39,7 +39,7 @@ def test_no_command_is_missing_from_the_table() -> None:
     folder = Path(sys.modules["jimmy_manager.cli"].__path__[0])
     decorated = re.compile(r"^@click\.(?:command|group)\(.*\n(?:@.*\n|    .*\n|\).*\n)*def (\w+)\(", re.MULTILINE)
     found = {name.rstrip("_") for path in folder.glob("*.py") for name in decorated.findall(path.read_text())}
-    assert found - {"main", *SUBCOMMANDS} == set(COMMANDS)
+    assert {name.replace("_", "-") for name in found - {"main", *SUBCOMMANDS}} == set(COMMANDS)
 
 
 def test_an_alias_is_the_command_itself() -> None:
