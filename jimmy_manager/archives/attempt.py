@@ -42,8 +42,7 @@ class Attempt:
         self.adopted: Commit | None = None
         self._history = history
         self._files = history.files
-        self.run = dict(run or {})
-        """What stats say of the circumstances; of one commit to the next it may change."""
+        self._run = dict(run or {})
         self._commits: tuple[Commit, ...] = ()
         self._number = 0
         self._adopted_from = (0, 0)
@@ -59,6 +58,10 @@ class Attempt:
     def is_saved(self) -> bool:
         """Whether this generation has a commit of its own."""
         return bool(self._commits)
+
+    def describe(self, run: Mapping[str, Any]) -> None:
+        """Let the stats say ``run`` of the circumstances from the next commit on."""
+        self._run = dict(run)
 
     def adopt(self) -> Commit | None:
         """Take over the newest commit below, whichever generation made it; None where there never was one.
@@ -98,7 +101,7 @@ class Attempt:
         commit = self._write(epoch, step, train_s, eval_s, checkpoint, preview, figures or {})
         kept = (*self._commits, commit) if self._commits else ((self.adopted, commit) if self.adopted else (commit,))
         dropped, kept = kept[:-KEPT_COMMITS], kept[-KEPT_COMMITS:]
-        self._write_stats(Stats(self.key, self.generation, self.claim.record.token, kept, run=self.run), commit)
+        self._write_stats(Stats(self.key, self.generation, self.claim.record.token, kept, run=self._run), commit)
         self._commits = kept
         self._acknowledge()
         for old in dropped:
@@ -109,7 +112,7 @@ class Attempt:
         """Declare the run done, its newest own commit being the result; ``ClaimLost`` where somebody else goes on."""
         self._require_own_commit()
         self._may_write()
-        stats = Stats(self.key, self.generation, self.claim.record.token, self._commits, run=self.run)
+        stats = Stats(self.key, self.generation, self.claim.record.token, self._commits, run=self._run)
         self._declare_done(stats)
         self.claim.drop()
         self._files.replace(stats.name, stats._replace(done=True).seal())

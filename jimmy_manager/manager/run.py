@@ -76,7 +76,7 @@ class Run:
         shown, figures = previews.save(preview, self.key)
         packed = pack(ckpt)
         with self.pen:
-            self._attempt.run = self._provenance.facts()
+            self._attempt.describe(self._provenance.facts())
             self._attempt.commit(
                 epoch=epoch, step=step, train_s=self.train_s, eval_s=self.eval_s, preview=shown, figures=figures,
                 checkpoint=lambda file: checkpoints.save_packed(packed, file),

@@ -29,7 +29,8 @@ def store(tmp_path: Path) -> Store:
 
 def trained(store: Store, sources: dict[str, bytes] = SOURCES, seed: int = 0, **git: Any) -> str:
     attempt = attempt_at(store, {"seed": seed})
-    attempt.run = {"code": store.sources.keep(Snapshot.of("jobs/first.py", sources, {"big.py": "too big"})), "git": git}
+    tree = store.sources.keep(Snapshot.of("jobs/first.py", sources, {"big.py": "too big"}))
+    attempt.describe({"code": tree, "git": git})
     commit(attempt, 1)
     attempt.finish()
     return attempt.key
@@ -163,7 +164,7 @@ def test_check_names_each_file_of_code_that_is_missing_or_damaged(store: Store, 
 
 def test_check_names_a_tree_that_is_whole_but_none(store: Store) -> None:
     attempt = attempt_at(store, {"seed": 0})
-    attempt.run = {"code": code.put(store.files, sealed(files={"../up.py": [1, "ab" * 32]}))}
+    attempt.describe({"code": code.put(store.files, sealed(files={"../up.py": [1, "ab" * 32]}))})
     commit(attempt, 1)
     attempt.finish()
     assert [(finding.kind, finding.key) for finding in audit(store)] == [("damaged", attempt.key)]

@@ -57,7 +57,7 @@ def store(tmp_path: Path) -> Store:
 def key(store: Store) -> str:
     attempt = attempt_at(store, {"seed": 0})
     tree = store.sources.keep(Snapshot.of("jobs/first.py", SOURCES, {"jobs/big\x1b.py": "it has 9 bytes\x1b"}))
-    attempt.run = {"code": tree, "git": {"commit": "c0ffee", "dirty": True, "diff": store.sources.keep_text(DIFF)}}
+    attempt.describe({"code": tree, "git": {"commit": "c0ffee", "dirty": True, "diff": store.sources.keep_text(DIFF)}})
     commit(attempt, 1)
     attempt.finish()
     return attempt.key
@@ -142,7 +142,7 @@ def test_a_tree_that_leads_out_of_the_folder_writes_nothing(
     attempt = attempt_at(store, {"seed": 2})
     digest = store.sources.keep_text(b"owned\n")
     tree = {"job": "", "files": {"good.py": [6, digest], path: [6, digest]}, "left": {}}
-    attempt.run = {"code": store.sources.keep_text(seal("code", tree))}
+    attempt.describe({"code": store.sources.keep_text(seal("code", tree))})
     commit(attempt, 1)
     before = set(tmp_path.rglob("*"))
     assert "paths or values that no tree has" in jimmy("show", attempt.key, "--code", tmp_path / "t", code=1).stderr
