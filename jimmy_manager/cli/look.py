@@ -14,18 +14,16 @@ import click
 
 from jimmy_manager.archives import layout
 from jimmy_manager.archives.claims import Standing
-from jimmy_manager.archives.code import read_tree, run_of, tree_of
 from jimmy_manager.archives.history import Commit, Stats
+from jimmy_manager.cli import recorded_code
 from jimmy_manager.cli.columns import counted, shown
-from jimmy_manager.cli.main import ERROR
 from jimmy_manager.cli.options import complete_key, json_option, key_argument, open_store, store_option
 from jimmy_manager.cli.sections import folded, print_section
-from jimmy_manager.errors import NoRecord, RecordError, StoreTooNew
+from jimmy_manager.errors import NoRecord
 from jimmy_manager.keys import explain
 from jimmy_manager.manager.plain_text import plain, plain_lines
 from jimmy_manager.manager.progress import duration
 from jimmy_manager.nesting import flattened
-from jimmy_manager.results import code_files
 from jimmy_manager.results.table import STATES
 
 if TYPE_CHECKING:
@@ -70,10 +68,10 @@ def show(ctx: click.Context, /, key: str, store: str, folder: str | None, as_jso
     """
     opened = open_store(store)
     if folder is not None:
-        ctx.exit(_write_code(opened, opened.resolve(key), folder, as_json))
+        ctx.exit(recorded_code.write(opened, opened.resolve(key), folder, as_json))
     facts = _facts(opened, opened.resolve(key))
     files = dict(_files(opened, facts.key))
-    code = _code(opened, facts)
+    code = recorded_code.described(opened, facts.stats)
     if as_json:
         click.echo(json.dumps(_as_json(facts, files) | {"code": code}, indent=1))
         return
@@ -153,49 +151,11 @@ def _progress(facts: Facts) -> Iterable[tuple[str, Any]]:
         yield "figures", ", ".join(facts.figures)
 
 
-def _code(store: Store, facts: Facts) -> dict[str, Any] | None:
-    """The recorded sources of a run as plain values; None where there are none, an ``error`` where they are damaged."""
-    digest = tree_of(facts.stats.run) if facts.stats else None
-    if digest is None:
-        return None
-    try:
-        tree = read_tree(store.files, digest)
-    except (RecordError, StoreTooNew) as error:
-        return {"digest": digest, "error": str(error)}
-    return {"digest": digest, "files": {path: each.sha256 for path, each in tree.files.items()}, "left": tree.left}
-
-
-def _shown_code(code: Mapping[str, Any]) -> str:
-    if "error" in code:
-        return str(code["error"])
-    left = f", {len(code['left'])} more left out" if code["left"] else ""
-    return f"{counted(len(code['files']), 'file')}{left}, {code['digest'][:12]}; --code DIR writes them out"
-
-
-def _write_code(store: Store, key: str, folder: str, as_json: bool) -> int:
-    """Write the sources of a run into ``folder`` and say so; the exit code."""
-    written = code_files.write(store, key, folder)
-    git = run_of(store, key).get("git") or {}
-    if as_json:
-        click.echo(json.dumps(written._asdict() | {"commit": git.get("commit")}, indent=1))
-    else:
-        sources = [path for path in written.paths if path != code_files.DIFF]
-        click.echo(f"{counted(len(sources), 'file')} written to {plain(folder)}")
-        if "commit" in git:
-            changed = f", what was not is in {code_files.DIFF}" if code_files.DIFF in written.paths else ""
-            click.echo(f"commit {plain(git['commit'])} was checked out{changed}")
-        for path, why in written.left.items():
-            click.echo(f"not recorded: {plain(path)}: {plain(why)}")
-    for path, why in written.failed.items():
-        click.echo(f"error: {plain(path)} was not written: {plain(why)}", err=True)
-    return ERROR if written.failed else 0
-
-
 def _provenance(run: Mapping[str, Any], code: Mapping[str, Any] | None) -> Iterable[tuple[str, Any]]:
     if git := run.get("git"):
         yield "git", f"{git.get('commit', '?')}{', with changes since' if git.get('dirty') else ''}"
     if code is not None:
-        yield "code", _shown_code(code)
+        yield "code", recorded_code.shown(code)
     for name, value in run.items():
         if name == "versions" and isinstance(value, dict):
             yield name, ", ".join(f"{package} {version}" for package, version in value.items())

@@ -80,7 +80,7 @@ def _message(manager: Manager, key: str, found: list[Change]) -> str:
     more = f" and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""
     place = manager.store.directory
     command = f"'jimmy show {key} --store {shlex.quote(place)} --code DIR'" if place else f"store.code({key!r})"
-    return f"the code has changed since run {key} was trained: {shown}{more}; {command} gives what it was"
+    return f"the code has changed since run {key} was trained: {shown}{more}; {command} gives what it was then"
 
 
 def _compared(manager: Manager, then: Tree, own: own_sources.OwnSources, now: Snapshot) -> Iterator[Change]:

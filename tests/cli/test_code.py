@@ -97,7 +97,7 @@ def test_the_sources_of_then_are_written_with_what_was_uncommitted(
     told = jimmy("show", key, "--code", tmp_path / "then").stdout
     assert files_of(tmp_path / "then") == {**SOURCES, "uncommitted.diff": DIFF}
     assert told.splitlines() == [
-        f"2 files written to {tmp_path}/then", "commit c0ffee was checked out, what was not is in uncommitted.diff",
+        f"2 files written to {tmp_path}/then", "from commit c0ffee with uncommitted.diff on top",
         "not recorded: jobs/big\\x1b.py: it has 9 bytes\\x1b",
     ]
     assert listing(tmp_path / "S") == before

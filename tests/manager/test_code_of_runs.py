@@ -192,7 +192,7 @@ def test_a_fetch_warns_with_files_lines_and_command_where_the_code_has_changed(j
     (told,) = fetched(job, tmp_path / "S", key)
     assert told == (
         f"the code has changed since run {key} was trained: codejob_lazy.py is gone, codejob_lib/net.py +2/-1; "
-        f"'jimmy show {key} --store {tmp_path}/S --code DIR' gives what it was"
+        f"'jimmy show {key} --store {tmp_path}/S --code DIR' gives what it was then"
     )
     assert listing(tmp_path / "S") == before
 
