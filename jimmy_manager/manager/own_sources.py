@@ -22,6 +22,7 @@ MOST_FILES = 500
 MOST_BYTES = 4 << 20
 MOST_IN_FILE = 1 << 19
 _MOST_LEFT = 50
+_MOST_JOBS = 16
 _INSTALLED = ("site-packages", "dist-packages")
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _read: dict[str, tuple[tuple[Any, Any], bytes | str]] = {}
@@ -39,6 +40,8 @@ def of_job(job: type, store: str | None) -> OwnSources:
     """The sources of ``job`` in this process; ``store`` is a directory of which nothing is taken."""
     known = _known.get((job, store))
     if known is None:
+        if len(_known) >= _MOST_JOBS:  # a notebook that defines its class again and again
+            del _known[next(iter(_known))]
         known = _known[job, store] = OwnSources(job, store)
     return known
 
