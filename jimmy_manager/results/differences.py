@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from jimmy_manager import html
+from jimmy_manager.archives import code as recorded
 from jimmy_manager.errors import KeyNotFound, NoRecord, RecordError
 from jimmy_manager.nesting import flattened
 from jimmy_manager.results import side_by_side
@@ -31,8 +32,9 @@ _MISSING: Any = object()
 class Difference:
     """What differs between the two runs ``keys``: each name with the value of either, None where a run has none.
 
-    ``run`` is state and epoch; ``code`` commit, uncommitted changes and sources; ``environment`` versions, host,
-    device, threads and command line. ``equal_fields`` counts the fields of the configurations that do not differ.
+    ``run`` is state and epoch; ``code`` commit, uncommitted changes and the digest of each source; ``environment``
+    versions, host, device, threads and command line. ``equal_fields`` counts the fields of the configurations that do
+    not differ.
     """
 
     keys: tuple[str, str]
@@ -150,6 +152,8 @@ def _side(store: Store, key: str, damage: list[str]) -> _Side:
     code = dict(flattened(around.pop("git", {})))
     if sources := around.pop("code", None):
         code["sources"] = sources
+        files: dict[str, str] | None = _readable(lambda: recorded.tree(store, key), damage)
+        code |= files or {}
     return _Side(
         key, {"state": state, "epoch": epoch}, dict(flattened(config or {})), dict(flattened(preview or {})), code,
         dict(flattened(around)),

@@ -109,13 +109,7 @@ class RunResults:
                 f"a Store cannot build the model of run {self.key}, its Manager can: "
                 f"MyManager({str(self._store)!r}).run({self.key!r}).model()"
             )
-        if device is None:
-            return self._asked.fetch(self.key)
-        before, self._asked.device = self._asked.device, device
-        try:
-            return self._asked.fetch(self.key)
-        finally:
-            self._asked.device = before
+        return self._asked.fetch(self.key, device)
 
     def __repr__(self) -> str:
         try:

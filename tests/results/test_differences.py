@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,7 +111,7 @@ def test_code_and_environment_are_told_apart(store: Store) -> None:
 
     def other(key: str) -> Any:
         stats = committed(key)
-        run = dict(stats.run) | {"host": "node7", "git": {"commit": "f" * 40, "dirty": True}, "code": "a" * 64}
+        run = dict(stats.run) | {"host": "node7", "git": {"commit": "f" * 40, "dirty": True}}
         return stats._replace(run=run) if key == b else stats
 
     committed, store.committed = store.committed, other  # type: ignore[method-assign]
@@ -117,12 +119,39 @@ def test_code_and_environment_are_told_apart(store: Store) -> None:
     found = store.diff(a, b)
     assert found.environment == {"host": (run["host"], "node7")}
     assert found.code["commit"][1] == "f" * 40
-    assert found.code["sources"] == (None, "a" * 64)
     assert store.compare([a, b]).loc[("run", "commit"), b] == "f" * 40
     text = str(found)
     assert "f" * 12 in text
     assert "f" * 13 not in text
     assert "environment" in text.splitlines()
+
+
+JOB = """
+import sys
+from jimmy_manager import Manager
+
+class Job(Manager):
+    def train(self): pass
+    def eval(self): return {"loss": VALUE}
+
+print(Job("store", {"lr": 0.1}, verbose=False, device="cpu").process({"lr": float(sys.argv[1])}, 1))
+"""
+
+
+def test_sources_that_differ_are_named_each(tmp_path: Path) -> None:
+    def train(value: int) -> str:
+        (tmp_path / "job.py").write_text(JOB.replace("VALUE", str(value)))
+        command = [sys.executable, "job.py", str(value)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    one, two = train(1), train(2)
+    store = Store(tmp_path / "store", read_only=True)
+    found = store.diff(one, two)
+    assert found.code.keys() == {"sources", "job.py"}
+    assert all(len(digest) == 64 for digest in found.code["job.py"])
+    assert ("run", "sources") in store.compare([one, two]).index
+    assert ("run", "job.py") not in store.compare([one, two]).index
 
 
 def test_a_difference_is_readable_and_has_no_control_characters(store: Store) -> None:

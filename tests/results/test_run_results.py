@@ -107,9 +107,9 @@ def test_a_model_comes_on_a_device_of_one_s_own_and_the_manager_keeps_its(manage
     assert manager.run(key_of(manager)).model("cpu").weight.device.type == "cpu"
     assert manager.device == "cpu"
     seen = []
-    manager.fetch = lambda key: seen.append((key, manager.device))  # type: ignore[method-assign]
+    manager.fetch = lambda *asked: seen.append(asked)  # type: ignore[method-assign]
     manager.run(key_of(manager)).model(device="cuda:1")
-    assert (seen, manager.device) == ([(key_of(manager), "cuda:1")], "cpu")
+    assert seen == [(key_of(manager), "cuda:1")]
 
 
 def test_a_run_that_failed_has_its_traceback_fit_for_a_terminal(manager: Net) -> None:
