@@ -96,7 +96,8 @@ class Ckpts(Archive[dict[str, Any]]):
     def read(self, commit: Commit) -> dict[str, Any]:
         """The checkpoint of one commit, verified before torch sees it."""
         if not commit.has_ckpt:
-            raise checkpoints.left_out(commit.key)
+            stats = self._store.history.read_stats(commit.key, commit.generation)
+            raise checkpoints.left_out(commit.key, stats.run)
         with self._store.history.open(commit.ckpt_name, commit.ckpt) as file:
             return checkpoints.load(file, commit.ckpt_name)
 

@@ -5,6 +5,7 @@
     adopt ──► commit ──► commit ──► ... ──► finish
       ▲         │ NewerCommit (first one only): a lower generation committed after the adoption
       └─────────┘
+    adopt ──► commit_adopted ──► finish          (who trains nothing: gc)
 
 A commit is checkpoint, preview, then stats, each under a name of its own that is never written twice. It is
 *acknowledged* when ``commit`` returns: a listing made after the stats were renamed showed no higher claim.
@@ -55,6 +56,11 @@ class Attempt:
         return self._commits[-1] if self._commits else self.adopted
 
     @property
+    def adopted_from(self) -> tuple[int, int]:
+        """The order of the commit, or of the tombstone, that was adopted; zeros for none."""
+        return self._adopted_from
+
+    @property
     def is_saved(self) -> bool:
         """Whether this generation has a commit of its own."""
         return bool(self._commits)
@@ -63,16 +69,17 @@ class Attempt:
         """Let the stats say ``run`` of the circumstances from the next commit on."""
         self._run = dict(run)
 
-    def adopt(self) -> Commit | None:
+    def adopt(self, *, ckpt: bool = True) -> Commit | None:
         """Take over the newest commit below, whichever generation made it; None where there never was one.
 
         Its files get names of this generation (commit 0), so that their former owner cannot remove them,
         and are verified there. Nothing is committed by this. Raises ``DamagedRecord`` where commits exist
         but none is whole: a run with results is never started afresh behind its owner's back.
+        Without ``ckpt`` an empty file stands in for the checkpoint, which is not even read.
         """
         outdated = self.adopted
         try:
-            self.adopted = self._history.newest(self.key, self._link)
+            self.adopted = self._history.newest(self.key, self._link if ckpt else self._link_without_ckpt)
         except NoRecord as absent:
             self.adopted = None
             self._adopted_from = (absent.generation, 0) if isinstance(absent, Popped) else (0, 0)
@@ -107,6 +114,20 @@ class Attempt:
         for old in dropped:
             self._remove(old)
         return commit
+
+    def commit_adopted(self, *, done: bool) -> None:
+        """Commit what was adopted as it is and alone, by the rules of a first commit, so that all below is superseded.
+
+        ``done`` where the run was declared done before: it is so at no moment less.
+        """
+        assert self.adopted is not None
+        assert not self._commits
+        self._may_write()
+        self._settle()
+        stats = Stats(self.key, self.generation, self.claim.record.token, (self.adopted,), done=done, run=self._run)
+        self._write_stats(stats, self.adopted)
+        self._commits = stats.commits
+        self._acknowledge()
 
     def finish(self) -> None:
         """Declare the run done, its newest own commit being the result; ``ClaimLost`` where somebody else goes on."""
@@ -152,12 +173,18 @@ class Attempt:
         try:
             if self._history.stats(self.key).commits[-1].order <= self._adopted_from:
                 return None  # nothing newer is even named, so that no file needs to be read
-            newest = self._history.newest(self.key, self._history.verify).order
+            found = self._history.newest(self.key, self._history.verify)
+            newest = (0, 0) if self._is_better_than(found) else found.order
         except Popped as tombstone:
             newest = (tombstone.generation, 0)
         except NoRecord:
             return None
         return newest if newest > self._adopted_from else None
+
+    def _is_better_than(self, found: Commit) -> bool:
+        """Whether ``found`` is no more than what was adopted, less its checkpoint: gc was late with it."""
+        adopted = self.adopted
+        return adopted is not None and adopted.has_ckpt and not found.has_ckpt and found.epoch <= adopted.epoch
 
     def _acknowledge(self) -> None:
         """List the claims once more: a successor that claimed before this commit could be seen must not be missed."""
@@ -169,8 +196,18 @@ class Attempt:
         self.claim.check()
 
     def _link(self, commit: Commit) -> Commit:
-        own = commit._replace(generation=self.generation, number=0)
-        for (source, _), (name, content) in zip(commit.contents().items(), own.contents().items(), strict=True):
+        return self._link_files(commit, commit._replace(generation=self.generation, number=0))
+
+    def _link_without_ckpt(self, commit: Commit) -> Commit:
+        own = commit._replace(generation=self.generation, number=0, ckpt=Content.of(b""))
+        self._files.replace(own.ckpt_name, b"")
+        return self._link_files(commit, own)
+
+    def _link_files(self, commit: Commit, own: Commit) -> Commit:
+        """Give the files of ``commit`` the names of ``own``, but for those whose content is another there."""
+        for (source, given), (name, content) in zip(commit.contents().items(), own.contents().items(), strict=True):
+            if given != content:
+                continue
             self._files.remove(name)
             try:
                 self._files.copy(source, name)

@@ -12,6 +12,9 @@ from jimmy_manager.archives.files import unreadable
 from jimmy_manager.errors import CheckpointError
 from jimmy_manager.packing import pack, unpack
 
+GC = "gc"
+"""The entry in a run's provenance that says when gc removed its checkpoint."""
+
 
 def save(ckpt: Mapping[str, Any], file: BinaryIO) -> None:
     """Write ``ckpt`` to ``file``; ``CheckpointError`` names the path of a value that cannot be stored."""
@@ -47,8 +50,13 @@ def load(file: BinaryIO, name: str) -> dict[str, Any]:
     return loaded
 
 
-def left_out(key: str) -> CheckpointError:
-    """The error for run ``key``, which is here without its checkpoint."""
+def left_out(key: str, run: Mapping[str, Any]) -> CheckpointError:
+    """The error for run ``key``, which is here without its checkpoint; ``run`` is its provenance, which tells why."""
+    if GC in run:
+        return CheckpointError(
+            f"the checkpoint of run {key} was removed by gc, so it can be looked at, but neither continued nor fetched"
+            "; import an export that has it, or train it anew from nothing (resume=False, --fresh)"
+        )
     return CheckpointError(
         f"run {key} was exported without its checkpoint, so it can be looked at, but neither continued nor fetched; "
         "import an export that has the checkpoints, or train it anew from nothing (resume=False, --fresh)"

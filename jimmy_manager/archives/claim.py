@@ -99,6 +99,10 @@ class Claim:
         """Mark the run failed with ``error`` (``type``, ``message``, ``traceback``) until a person asks for a retry."""
         self._end("failed", error)
 
+    def restore(self) -> None:
+        """Leave the run standing as it was found; for a ``task``, which trains nothing."""
+        self._end(self.record.after, self.record.error)
+
     def drop(self) -> None:
         """Stop the heartbeat and write nothing: the claim is lost, or another one ends it."""
         self._ended.set()

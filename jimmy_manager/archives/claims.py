@@ -16,6 +16,9 @@ so generation N belongs to one worker for ever. Its owner alone replaces it::
 ``retry``, ``done`` and ``popped`` are claims born in their last state. Whoever wants to go on claims the next
 number, which is one more than the highest seen among claims *and* stats.
 
+``gc`` holds a claim, too, while it writes a run again with less (``task``): whoever trains stays away from it. It
+trains nothing, so its death changes nothing: the run then stands where it stood ``after``.
+
 Slurm's word that a job has ended ends its lease alone: processes were seen to go on for 13 s after it. So the successor
 still waits until all that they may have committed can be seen (``settle``), and no crash is counted.
 
@@ -67,7 +70,8 @@ class Trace(NamedTuple):
 class ClaimRecord(NamedTuple):
     """One claim as it stands on disk. ``at`` (seconds since 1970) is for people, never compared.
 
-    ``view`` is the mount through which its owner saw the store; ``stopping`` that it was asked to stop.
+    ``view`` is the mount through which its owner saw the store; ``stopping`` that it was asked to stop. ``task`` is
+    ``gc`` where it trains nothing; then ``error`` and ``stats`` are those of the claim before.
     """
 
     key: str
@@ -85,6 +89,7 @@ class ClaimRecord(NamedTuple):
     stats: str = ""
     view: str = ""
     stopping: bool = False
+    task: str = ""
 
     def seal(self) -> bytes:
         """The bytes of the claim file."""
@@ -204,29 +209,35 @@ class Claims:
         if record.state != "held":
             return Standing(key, record.state, trace, record)
         if record.owner.is_same_process(this_process()):
-            return Standing(key, "held" if is_live(record.token) else "dropped", trace, record)
-        if is_provably_dead(record.owner):
-            return Standing(key, "dead", trace, record)
-        return Standing(key, self._judge(key, trace.top, raw, record.lease_s, record.owner), trace, record)
+            state = "held" if is_live(record.token) else "dropped"
+        elif is_provably_dead(record.owner):
+            state = "dead"
+        else:
+            state = self._judge(key, trace.top, raw, record.lease_s, record.owner)
+        return Standing(key, record.after if record.task and state != "held" else state, trace, record)
 
     def note_unmoved(self, key: str, generation: int, raw: bytes, since: float) -> None:
         """Take over what a watcher saw: that this claim file has held ``raw`` ever since ``since``."""
         seen = self._seen.get((key, generation))
         self._seen[key, generation] = _Sighting(raw, since, min(since, seen.first) if seen else since)
 
-    def take(self, standing: Standing, digest: str, *, max_crashes: int = 5) -> Claim | None:
+    def take(self, standing: Standing, digest: str, *, max_crashes: int = 5, task: str = "") -> Claim | None:
         """Claim the generation after ``standing`` for this process, or return None where another was first.
 
         Not a mutex: see the module's first lines. A run whose last ``max_crashes`` generations died
-        without a commit is marked failed instead, and None is returned.
+        without a commit is marked failed instead, and None is returned. ``task`` says that nothing will be trained.
         """
         if standing.state == "dead":
             crashes = self._count_crashes(standing)
             if crashes >= max_crashes:
                 self._put(standing, digest, "failed", error=_crashed(crashes, standing))
                 return None
-        record = self._put(standing, digest, "held")
-        if record is not None and (cut := self._count_cut_short(standing)) >= _CUT_SHORT:
+        before = standing.record if task else None
+        record = self._put(
+            standing, digest, "held", error=before.error if before else None, stats=before.stats if before else "",
+            task=task,
+        )
+        if record is not None and not task and (cut := self._count_cut_short(standing)) >= _CUT_SHORT:
             log.warning(
                 "run %s: its last %d attempts were asked to stop and killed before they could save anything; give them "
                 "more time after the signal, or let train() look at self.stop and pause within its epoch",
@@ -243,14 +254,15 @@ class Claims:
         return standing.trace.top + 1
 
     def _put(
-        self, standing: Standing, digest: str, state: str, *, error: dict[str, Any] | None = None, stats: str = ""
+        self, standing: Standing, digest: str, state: str, *, error: dict[str, Any] | None = None, stats: str = "",
+        task: str = "",
     ) -> ClaimRecord | None:
         generation = self.next_generation(standing)
         # The token is drawn for each attempt: one drawn before a fork would be shared by all children.
         token, lease_s, at = secrets.token_hex(8), self._lease(standing), round(self.clock.now(), 3)
         record = ClaimRecord(
             standing.key, generation, digest[:32], token, state, 0, lease_s, this_worker(), at, standing.state,
-            self._must_settle(standing), error, stats, self.view(),
+            self._must_settle(standing), error, stats, self.view(), task=task,
         )
         return record if self._create(record) else None
 
@@ -262,7 +274,8 @@ class Claims:
             # It may be there all the same; then nobody may take it for the claim of a worker that crashed.
             try:
                 if record.state == "held" and self.files.read(name) == record.seal():
-                    self.files.replace(name, record._replace(state="released").seal())
+                    ended = record.after if record.task else "released"
+                    self.files.replace(name, record._replace(state=ended).seal())
             except OSError as left:
                 error.add_note(f"if {name} was created it could not be released: {left}")
             raise
@@ -277,6 +290,8 @@ class Claims:
         if standing.state == "new":
             return False
         if standing.state in ("silent", "held", "ended") or standing.record is None:
+            return True
+        if standing.record.state == "held" and standing.record.task:  # whether it was dead, or silent, is not told
             return True
         if not standing.record.owner.is_same_host(this_process()) or standing.record.view != self.view():
             return True

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
@@ -79,16 +79,33 @@ class Janitor:
     def tidy(self, key: str) -> bool:
         """Sweep the superseded files of one run; return False where that is not decided yet, and call again later.
 
-        What a worker does with a run that it has finished, so that a store at rest needs no sweep. It holds no
-        lock: a second janitor only finds less to remove.
+        What a worker does with a run that it has finished, so that a store at rest needs no sweep.
         """
-        if len(self._list(key).get(key, ())) < 2:
-            return True
+        return self.sweep_run(key) is not None
+
+    def sweep_run(self, key: str) -> Swept | None:
+        """Remove the superseded files of one run; None where that is not decided yet.
+
+        It holds no lock: a second janitor only finds less to remove.
+        """
+        if len(self.files_of(key)) < 2:
+            return Swept()
         looks = 2 if self._settled_s == 0 else 1
         if not any(self._floor(key) for _ in range(looks)):
-            return False
-        self._remove(self._superseded(key), dry_run=False)
-        return True
+            return None
+        return self._remove(self._superseded(key), dry_run=False)
+
+    def files_of(self, key: str) -> dict[int, list[str]]:
+        """The files of one run that may ever be swept, by generation, each in the order in which they go."""
+        return self._list(key).get(key, {})
+
+    def scratch(self) -> list[str]:
+        """Every scratch file, of whatever age: left behind, where nobody else uses the store."""
+        return self._abandoned(offline=True)
+
+    def remove(self, names: Iterable[str]) -> Swept:
+        """Remove files that the caller knows to be needed by nobody."""
+        return self._remove(list(names), dry_run=False)
 
     def _superseded(self, of: str | None = None) -> list[str]:
         """The files of every run (or of one) that may go, each run's in the order in which they go."""

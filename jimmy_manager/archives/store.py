@@ -160,6 +160,10 @@ class Store(Looking):
         """``config`` as it is hashed and stored: plain values, through the ledger."""
         return self.ledger.key_form(config)
 
+    def forget_keys(self) -> None:
+        """Look for registered keys anew: some were removed, which only ``gc`` does, and only while nobody works."""
+        self.registry = Registry(self.claims, self.registry.lengths[0])
+
     def config(self, key: str) -> Config:
         """The configuration of a whole key as the ledger shows it, popped or not."""
         return Config(self.ledger.shown_form(self.registry.read(key).stored))
@@ -247,7 +251,11 @@ class Store(Looking):
 
     def logs(self, key: str) -> str | None:
         """The directory for the logs of a run; None for a store in memory."""
-        return None if self._place is None else os.path.join(self._place, layout.logs(key))
+        return self.path(layout.logs(key))
+
+    def path(self, name: str) -> str | None:
+        """Where ``name`` lies, whatever the working directory is by now; None for a store in memory."""
+        return None if self._place is None else os.path.join(self._place, name)
 
     def __str__(self) -> str:
         return self.directory or "memory"

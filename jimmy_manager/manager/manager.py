@@ -34,6 +34,7 @@ from jimmy_manager.targets import DEFAULT_TARGETS
 
 if TYPE_CHECKING:
     from jimmy_manager.archives.janitor import Swept
+    from jimmy_manager.manager.gc import Freed
     from jimmy_manager.manager.merge import Loaded
     from jimmy_manager.manager.transfer import Exported
 
@@ -339,6 +340,12 @@ class Manager(Queries):
         from jimmy_manager.archives.janitor import Janitor
 
         return Janitor(self.store).sweep(wait=True)
+
+    def gc(self, *, dry_run: bool = True, **wanted: Any) -> Freed:
+        """Free space, or by default only say what would go; ``wanted`` are the other arguments of ``gc.gc``."""
+        from jimmy_manager.manager.gc import gc
+
+        return gc(self.store, dry_run=dry_run, **wanted)
 
     def export_tar(
         self, path: str | os.PathLike[str], keys: Iterable[str] | None = None, ckpts: bool = True

@@ -82,6 +82,7 @@ class Worker:
         self._janitor = Janitor(manager.store)
         self._untidy: set[str] = set()
         self._hidden: dict[tuple[str, int], float] = {}
+        self._afresh: set[str] = set()
         self.saves = 0
         self.has_begun = False
         self.shortage = ""
@@ -116,8 +117,10 @@ class Worker:
         if standing.record is not None and not entry.digest.startswith(standing.record.digest):
             reason = "was claimed for a configuration other than the one in its record"
             raise DamagedRecord(f"run {entry.key} {reason}; run 'jimmy check'")
+        self._afresh.discard(entry.key)
         if newest is not None and not newest.has_ckpt:
-            raise checkpoints.left_out(entry.key)
+            self._check_afresh(entry.key)
+            newest = None
         if (outcome := self._out_of_time(standing, newest)) is not None:
             return outcome
         claim = claims.take(standing, entry.digest, max_crashes=self._manager.max_crashes)
@@ -125,6 +128,14 @@ class Worker:
             standing = claims.standing(entry.key)
             return Outcome("failed" if standing.state == "failed" else "busy", entry.key, standing=standing)
         return claim
+
+    def _check_afresh(self, key: str) -> None:
+        """Note that a run begins from nothing: it had failed, gc took its checkpoint, and a retry was asked for."""
+        stats = self._store.committed(key)
+        run = stats.run if stats is not None else {}
+        if stats is None or self._store.is_done(stats) or checkpoints.GC not in run:
+            raise checkpoints.left_out(key, run)
+        self._afresh.add(key)
 
     def _out_of_time(self, standing: Standing, newest: Commit | None) -> Outcome | None:
         """How it ends without a claim, where no state could be saved in time; None where one can."""
@@ -167,7 +178,8 @@ class Worker:
             claim.start_heartbeat(lambda: bool(manager.stop), lambda: manager.stop.set("jimmy stop"))
             origin = Provenance(manager)
             self.has_begun = True
-            run = Run(self._store, claim, origin, resume=self._resume, pace=self._manager._pace)
+            resume = self._resume and key not in self._afresh
+            run = Run(self._store, claim, origin, resume=resume, pace=self._manager._pace)
             try:
                 state = drive(manager, run, config, self._total)
             finally:
@@ -244,8 +256,8 @@ class Worker:
     def _failures(self, standing: Standing) -> int:
         """How many of the newest generations in a row failed."""
         failures, record = 0, standing.record
-        while record is not None and record.state == "failed":
-            failures += 1
+        while record is not None and (record.state == "failed" or record.task):
+            failures += not record.task
             below = record.generation - 1
             record = self._store.claims.read(standing.key, below) if below in standing.trace.claims else None
         return failures

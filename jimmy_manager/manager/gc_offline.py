@@ -1,0 +1,129 @@
+"""What gc takes only while nobody uses the store: scratch of any age, and what pops left of runs.
+
+The remains of a popped run go in an order of which every beginning is a store that works, should gc be killed in it::
+
+    files below the tombstone ─► configuration ─► logs ─► tombstone ─► claims, lowest first
+
+Before the configuration is gone the run is popped. After that it is unknown, and whoever registers it again gets the
+same key and the number after its highest claim, be that the last file. Its key is free only when no longer one begins
+with it: the run of that one collided with it, and would get a second key if the short one were free.
+
+Runs that a worker holds are left, and scratch of theirs, too: somebody may have promised too much.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+from jimmy_manager.archives import layout
+from jimmy_manager.archives.files import store_error
+from jimmy_manager.archives.janitor import Janitor
+from jimmy_manager.archives.store import Store
+from jimmy_manager.errors import RecordError
+
+Found = tuple[str, str, tuple[str, ...], int]
+
+
+def collect(store: Store, janitor: Janitor, left: dict[str, str], *, dry_run: bool) -> Iterator[Found]:
+    """Remove it, run by run, and yield key, what it was, the names that went and the bytes."""
+    for key in _known(store):
+        try:
+            if not _is_buried(store, key):
+                continue
+        except RecordError as error:
+            left[key] = str(error)
+            continue
+        if longer := next((other for other in _known(store, key[:2]) if other != key and other.startswith(key)), ""):
+            left[key] = f"run {longer} collided with it, and would get a second key if this one were free"
+            continue
+        before, logs, after = _remains(store, janitor, key)
+        size = _sizes(store, [*before, *after]) + sum(size for _, size in logs)
+        if not dry_run:
+            janitor.remove(before)
+            _remove_logs(store, key)
+            janitor.remove(after)
+        yield key, "popped run", (*before, *(name for name, _ in logs), *after), size
+    if not dry_run:
+        store.forget_keys()
+    names = [name for name in janitor.scratch() if not _is_held(store, name)]
+    for name in names:
+        size = _sizes(store, [name])
+        if dry_run or janitor.remove([name]).names:
+            yield "", "leftover", (name,), size
+
+
+def _known(store: Store, only: str = "") -> list[str]:
+    """Every key that any file is named after."""
+    keys = set()
+    for archive in ("configs", "claims", "stats"):
+        for shard in filter(layout.is_shard, [only] if only else store.files.names(archive)):
+            parsed = (layout.parse(archive, name) for name in store.files.names(f"{archive}/{shard}"))
+            keys |= {found.key for found in parsed if found}
+    return sorted(keys)
+
+
+def _is_buried(store: Store, key: str) -> bool:
+    """Whether a run was popped, down to its tombstone; or its remains are gone but for claims."""
+    standing = store.standing(key)
+    if standing.state != "popped":
+        return False
+    return store.is_popped(key) or not (standing.trace.stats or store.registry.is_registered(key))
+
+
+def _remains(
+    store: Store, janitor: Janitor, key: str
+) -> tuple[list[str], list[tuple[str, int]], list[str]]:
+    """The files that go before the logs, the logs, and those that go after them."""
+    trace = store.claims.look(key)
+    tombstone = layout.stats(key, trace.stats[-1]) if trace.stats else ""
+    files = [name for _, names in sorted(janitor.files_of(key).items()) for name in names if name != tombstone]
+    config = layout.config(key)
+    folder, _, last = config.rpartition("/")
+    before = [*files, *([config] if last in store.files.names(folder) else [])]
+    stops = [layout.stop(key, generation) for generation in trace.stops]
+    claims = [layout.claim(key, generation) for generation in trace.claims]
+    return before, list(_logs(store, key)), [*([tombstone] if tombstone else []), *stops, *claims]
+
+
+def _logs(store: Store, key: str) -> Iterator[tuple[str, int]]:
+    root = store.logs(key)
+    for folder, folders, files in os.walk(root) if root else ():
+        folders.sort()
+        for last in sorted(files):
+            path = os.path.join(folder, last)
+            yield f"{layout.logs(key)}/{os.path.relpath(path, root)}", os.lstat(path).st_size
+
+
+def _remove_logs(store: Store, key: str) -> None:
+    root = store.logs(key)
+    if root is None:
+        return
+    try:
+        shutil.rmtree(root)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise store_error("remove", root, error) from error
+
+
+def _is_held(store: Store, scratch: str) -> bool:
+    """Whether a scratch file is that of a run which a worker may hold."""
+    archive, _, rest = scratch.partition("/")
+    target = layout.scratch_target(rest.rpartition("/")[2])
+    parsed = layout.parse(archive, target) if target and archive in layout.ARCHIVES else None
+    try:
+        return parsed is not None and store.standing(parsed.key).state in ("held", "silent", "ended")
+    except RecordError:
+        return True
+
+
+def _sizes(store: Store, names: list[str]) -> int:
+    total = 0
+    for name in names:
+        try:
+            total += store.files.size(name)
+        except FileNotFoundError:  # gone since it was listed
+            continue
+    return total

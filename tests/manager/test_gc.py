@@ -1,0 +1,666 @@
+"""gc frees what it says it frees, and nothing that a reader, a worker or a person still counts on."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jimmy_manager import Manager
+from jimmy_manager.archives import layout, previews
+from jimmy_manager.archives.attempt import Attempt, NewerCommit
+from jimmy_manager.archives.audit import audit
+from jimmy_manager.archives.files import Content
+from jimmy_manager.archives.store import Store
+from jimmy_manager.errors import CheckpointError, ConfigError, KeyNotFound, ReadOnlyStore, RunFailed
+from jimmy_manager.manager import gc_offline
+from jimmy_manager.manager.gc import Freed, gc
+from tests.archives.runs import attempt_at, commit, listing, train
+from tests.archives.stepping import Harm, Killed, Worker, World, harm_if
+
+Monkey = pytest.MonkeyPatch
+BIG = {"weights": b"w" * 50_000}
+
+
+class Line(Manager):
+    """Its loss is its lr; ``act`` makes it fail."""
+
+    num_epochs = 3
+    choices = None
+
+    def train(self) -> None:
+        if self.config.get("act") == "raise" and self.epoch == 1 and not os.environ.get("LINE_IS_MENDED"):
+            raise ValueError("no luck")
+
+    def eval(self) -> dict[str, Any]:
+        loss = self.config.lr if self.config.lr != 9 else math.nan
+        return {"loss": loss, "nested": {"acc": 1 - loss, "f1": 0.5}}
+
+    def save_ckpt(self) -> None:
+        self.ckpt["weights"] = b"w" * 20_000
+        super().save_ckpt()
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Line:
+    return Line(tmp_path / "store", {"lr": 0.1, "seed": 0, "arch": "cnn"}, verbose=False, device="cpu", durable=False)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store", durable=False)
+
+
+def used(manager: Manager) -> int:
+    """Bytes below the directory, a hard link once, less claims: their few bytes stay for ever."""
+    assert manager.store.directory is not None
+    inodes = {
+        found.st_ino: found.st_size for path in Path(manager.store.directory).rglob("*")
+        if path.is_file() and path.parts[-3] != "claims" for found in [path.stat()]
+    }
+    return sum(inodes.values())
+
+
+# ---- what goes
+
+
+def test_a_dry_run_is_the_default_and_writes_nothing(manager: Line, tmp_path: Path) -> None:
+    for lr in (0.1, 0.2):
+        manager.process({"lr": lr})
+    before = listing(tmp_path / "store")
+    foretold = manager.gc(superseded=True, keep_best=1, metric="loss")
+    assert listing(tmp_path / "store") == before
+    assert [item.what for item in foretold.items] in (["checkpoint", "older commits"], ["older commits", "checkpoint"])
+    assert gc(Store(tmp_path / "store", read_only=True), superseded=True).size > 0
+    done = manager.gc(superseded=True, keep_best=1, metric="loss", dry_run=False)
+    assert (done.size, {item.key for item in done.items}, done.left) == (
+        foretold.size, {item.key for item in foretold.items}, {},
+    )
+    assert [sorted(item.names) for item in done.items] == [sorted(item.names) for item in foretold.items]
+
+
+def test_the_bytes_that_are_told_are_the_bytes_that_are_free(manager: Line) -> None:
+    for lr in (0.1, 0.2, 0.3):
+        manager.process({"lr": lr})
+    before = used(manager)
+    freed = manager.gc(keep_best=1, metric="loss", dry_run=False)
+    assert freed.size > 80_000
+    assert before - used(manager) == pytest.approx(freed.size, abs=2_000)  # the new stats say a little more
+
+
+def test_superseded_commits_go_and_the_newest_stays_as_it_was(manager: Line) -> None:
+    key = manager.process({})
+    ckpt, preview, stats = manager.ckpts[key], manager.previews[key], manager.stats[key]
+    assert len(manager.store.history.stats(key).commits) == 2
+    (item,) = manager.gc(superseded=True, dry_run=False).items
+    assert (item.key, item.what) == (key, "older commits")
+    assert len(manager.store.history.stats(key).commits) == 1
+    assert (manager.ckpts[key].keys(), manager.previews[key], manager.stats[key]) == (ckpt.keys(), preview, stats)
+    assert manager.store.standing(key).state == "done"
+    assert audit(manager.store) == []
+    assert manager.gc(superseded=True, dry_run=False) == Freed((), 0, {})
+
+
+def test_the_best_of_each_group_keep_their_checkpoints(manager: Line) -> None:
+    keys = {(arch, lr): manager.process({"arch": arch, "lr": lr}) for arch in ("cnn", "mlp") for lr in (0.1, 0.2, 0.3)}
+    freed = manager.gc(keep_best=1, metric="loss", by="arch", dry_run=False)
+    gone = {keys[arch, lr] for arch in ("cnn", "mlp") for lr in (0.2, 0.3)}
+    assert {item.key for item in freed.items} == gone
+    assert {key for key in keys.values() if not manager.store.history.stats(key).commits[-1].has_ckpt} == gone
+    more = manager.gc(keep_best=1, metric="nested.acc", mode="min", by=["arch"])
+    assert more.items == ()  # the one that is left in each group is the best of those with a checkpoint
+
+
+def test_a_run_without_its_checkpoint_still_lists_and_says_why_it_cannot_be_fetched(manager: Line) -> None:
+    key = manager.process({})
+    config, preview = manager.configs[key], manager.previews[key]
+    manager.gc(keep_best=0, metric="loss", dry_run=False)
+    assert (manager.configs[key], manager.previews[key], manager.stats[key]["done"]) == (config, preview, True)
+    assert manager.table().loc[key, "state"] == "done"
+    with pytest.raises(CheckpointError, match=rf"checkpoint of run {key} was removed by gc"):
+        manager.fetch(key)
+    with pytest.raises(CheckpointError, match="removed by gc"):
+        manager.ckpts[key]
+    assert audit(manager.store) == []
+
+
+def test_a_sweep_leaves_a_finished_run_alone_whose_checkpoint_is_gone(manager: Line) -> None:
+    key = manager.process({})
+    manager.gc(keep_best=0, metric="loss", dry_run=False)
+    report = manager.batch([{}])
+    assert (report.skipped, report.failed) == ([key], [])
+    with pytest.raises(CheckpointError, match="removed by gc"):
+        manager.process({}, num_epochs=5)
+    assert manager.store.standing(key).state == "done"
+    assert manager.process({}, resume=False) == key
+    assert manager.ckpts[key]["weights"] == b"w" * 20_000
+
+
+def test_a_failed_run_keeps_its_error_and_a_retry_begins_from_nothing(manager: Line, monkeypatch: Monkey) -> None:
+    with pytest.raises(ValueError, match="no luck"):
+        manager.process({"act": "raise"})
+    key = manager.store.find(manager.get_config({"act": "raise"})) or ""
+    before = manager.store.standing(key)
+    (item,) = manager.gc(failed=True, dry_run=False).items
+    assert (item.key, item.what) == (key, "checkpoint")
+    standing = manager.store.standing(key)
+    assert standing.record is not None
+    assert before.record is not None
+    assert (standing.state, standing.record.error) == ("failed", before.record.error)
+    with pytest.raises(RunFailed):
+        manager.process({"act": "raise"})
+    monkeypatch.setenv("LINE_IS_MENDED", "1")
+    assert manager.process({"act": "raise"}, retries=1) == key
+    assert manager.stats[key]["epoch"] == 3
+    assert manager.ckpts[key]["weights"] == b"w" * 20_000
+
+
+def test_what_gc_ended_does_not_count_as_another_failure(manager: Line) -> None:
+    with pytest.raises(ValueError, match="no luck"):
+        manager.process({"act": "raise"})
+    manager.gc(failed=True, dry_run=False)
+    with pytest.raises(ValueError, match="no luck"):  # one failure so far, so one retry tries
+        manager.process({"act": "raise"}, retries=1)
+
+
+def test_age_size_and_filter_narrow_what_goes(manager: Line, tmp_path: Path) -> None:
+    keys = [manager.process({"lr": lr}) for lr in (0.1, 0.2, 0.3)]
+    assert manager.gc(older_than="1d").items == ()
+    assert manager.gc(larger_than="1G").items == ()
+    assert {item.key for item in manager.gc(older_than=0).items} == set(keys)
+    assert {item.key for item in manager.gc(larger_than="20k", where="lr > 0.15").items} == set(keys[1:])
+    assert [item.key for item in manager.gc(keep_best=1, metric="loss", where="lr in [0.2, 0.3]").items] == [keys[2]]
+    assert manager.gc(superseded=True, older_than="1w").items == ()
+    assert {item.what for item in manager.gc(superseded=True, older_than=0).items} == {"older commits"}
+
+
+def test_nan_is_the_worst_and_a_run_without_the_number_is_left(manager: Line) -> None:
+    nan, good = manager.process({"lr": 9}), manager.process({"lr": 0.2})
+    other = train(manager.store, {"lr": 1.0, "seed": 5, "arch": "cnn"})
+    freed = manager.gc(keep_best=1, metric="loss")
+    assert [item.key for item in freed.items] == [nan]
+    assert freed.left == {other: "it has no number 'loss' to compare it by"}
+    assert good not in freed.left
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({}, "what may go"),
+        ({"where": "lr > 0"}, "what may go"),
+        ({"metric": "loss"}, "how many of them stay"),
+        ({"keep_best": 2}, "best by what"),
+        ({"keep_best": -1, "metric": "loss"}, "must be 0 or more"),
+        ({"keep_best": 1, "metric": "nested.f1"}, "is more of 'nested.f1' better, or less"),
+        ({"keep_best": 1, "metric": "loss", "mode": "best"}, "must be 'min' or 'max'"),
+        ({"older_than": "90 days"}, "'90 days' is not an age; write 90d"),
+        ({"older_than": "-1d"}, "is not an age"),
+        ({"older_than": math.nan}, "is not an age"),
+        ({"larger_than": "huge"}, "is not a size; write 1G"),
+        ({"keep_best": 1, "metric": "los"}, "did you mean 'loss'"),
+        ({"keep_best": 1, "metric": "loss", "by": "arhc"}, "did you mean 'arch'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_takes_nothing(
+    manager: Line, tmp_path: Path, wanted: dict[str, Any], message: str
+) -> None:
+    manager.process({})
+    before = listing(tmp_path / "store")
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        manager.gc(dry_run=False, **wanted)
+    assert listing(tmp_path / "store") == before
+
+
+def test_an_empty_store_has_nothing_to_free(store: Store) -> None:
+    assert store.info.id
+    assert gc(store, superseded=True, keep_best=3, metric="loss", failed=True, offline=True) == Freed((), 0, {})
+
+
+def test_a_read_only_store_is_refused(manager: Line, tmp_path: Path) -> None:
+    manager.process({})
+    with pytest.raises(ReadOnlyStore):
+        gc(Store(tmp_path / "store", read_only=True), superseded=True, dry_run=False)
+
+
+def test_runs_that_a_worker_holds_or_lost_and_paused_ones_keep_their_checkpoints(store: Store) -> None:
+    held, lost, paused = (attempt_at(store, {"lr": lr}) for lr in (1, 2, 3))
+    for attempt in (held, lost, paused):
+        for epoch in (1, 2):
+            commit(attempt, epoch, BIG)
+    lost.claim.drop()
+    paused.claim.release()
+    assert gc(store, keep_best=0, metric="epoch", mode="min", failed=True, dry_run=False).items == ()
+    freed = gc(store, superseded=True, dry_run=False)
+    assert [(item.key, item.what) for item in freed.items] == [(paused.key, "older commits")]
+    assert store.standing(paused.key).state == "released"
+    assert store.ckpts[paused.key] == BIG
+    commit(held, 3)
+    held.finish()
+
+
+def test_a_damaged_run_is_left_by_name_and_the_others_are_done(store: Store, tmp_path: Path) -> None:
+    damaged, whole = (train(store, {"lr": lr}, ckpt=BIG) for lr in (1, 2))
+    path = tmp_path / "store" / store.history.stats(damaged).commits[-1].preview_name
+    path.write_bytes(path.read_bytes()[:-2])
+    freed = gc(store, older_than=0, dry_run=False)
+    assert [item.key for item in freed.items] == [whole]
+    assert list(freed.left) == [damaged]
+    assert "not whole" in freed.left[damaged]
+    assert store.standing(damaged).state == "done"
+    assert len(store.history.stats(damaged).commits) == 2
+
+
+def test_generations_below_are_swept_without_a_claim(store: Store) -> None:
+    key = train(store, {"lr": 1}, epochs=1)
+    again = attempt_at(store, {"lr": 1})
+    again.commit_adopted(done=False)
+    again.claim.release()
+    top = store.claims.look(key).top
+    (item,) = gc(store, superseded=True, dry_run=False).items
+    assert all(".g1." in name for name in item.names)
+    assert store.claims.look(key).top == top
+
+
+def test_an_import_brings_the_checkpoint_back(manager: Line, tmp_path: Path) -> None:
+    key = manager.process({})
+    manager.export_tar(tmp_path / "whole.tar")
+    manager.gc(keep_best=0, metric="loss", dry_run=False)
+    assert manager.load_tar(tmp_path / "whole.tar").updated == (key,)
+    assert manager.ckpts[key]["weights"] == b"w" * 20_000
+    assert manager.fetch(key) is manager
+
+
+# ---- offline
+
+
+def test_offline_takes_scratch_at_any_age_but_not_that_of_a_held_run(store: Store, tmp_path: Path) -> None:
+    held, done = attempt_at(store, {"lr": 1}), train(store, {"lr": 2})
+    names = [f"ckpts/{key:.2}/.{key}.g1.c9.pt.0123456789abcdef" for key in (held.key, done)]
+    for name in names:
+        (tmp_path / "store" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "store" / name).write_bytes(b"x" * 100)
+    foretold = gc(store, offline=True)
+    assert [item.names for item in foretold.items] == [(names[1],)]
+    assert gc(store, offline=True, dry_run=False) == foretold
+    assert [(tmp_path / "store" / name).exists() for name in names] == [True, False]
+    held.claim.release()
+
+
+def test_offline_takes_all_that_a_pop_has_left_and_the_key_is_free_again(manager: Line, tmp_path: Path) -> None:
+    key, other = manager.process({}), manager.process({"lr": 0.2})
+    logs = Path(manager.store.logs(key) or "")
+    (logs / "deep").mkdir(parents=True)
+    (logs / "deep" / "events").write_bytes(b"1" * 1000)
+    manager.pop(key)
+    assert [item.key for item in gc(manager.store, superseded=True).items] == [other]
+    (item,) = manager.gc(offline=True, dry_run=False).items
+    assert (item.key, item.what) == (key, "popped run")
+    assert f"{layout.logs(key)}/deep/events" in item.names
+    assert list((tmp_path / "store").rglob(f"*{key}*")) == []
+    assert (audit(manager.store), list(manager.configs)) == ([], [other])
+    assert manager.process({}) == key
+    assert manager.store.claims.look(key).claims == (1, 2)
+
+
+def test_a_popped_run_stays_whose_key_another_one_had_to_lengthen(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", key_len=4, durable=False)
+    for lr in range(2000):
+        key = store.register({"lr": lr}).key
+        if len(key) > 4:
+            break
+    short = key[:4]
+    first = store.config(short)
+    train(store, first.asdict())
+    store.pop(short)
+    freed = gc(store, offline=True, dry_run=False)
+    assert list(freed.left) == [short]
+    assert f"run {key} collided with it" in freed.left[short]
+    assert store.registered({"lr": lr}).key == key  # type: ignore[union-attr]
+
+
+def test_gc_that_is_killed_at_any_removal_of_a_popped_run_leaves_a_store_that_works(monkeypatch: Monkey) -> None:
+    kills = 0
+    while clean_up_killed_after(kills, World(monkeypatch)):
+        kills += 1
+    assert kills >= 6
+
+
+def clean_up_killed_after(removals: int, world: World) -> bool:
+    """Whether a popped run is trained anew as if nothing had been, after gc was killed; False where it ended before."""
+    popped = finished(world)
+    popped.act(lambda: popped.store.pop(popped.key))
+    cleaner = world.worker("cleaner", "a")
+    stop_at(cleaner, removals, ("remove",))
+    try:
+        cleaner.act(lambda: gc(cleaner.store, offline=True, dry_run=False))
+        return False
+    except Killed:
+        harm_if(world.lineage() != "", f"what was popped is back after {removals} removals")
+    again = world.worker("again", "a").start()  # which registers it anew
+    again.commit(1)
+    harm_if(world.lineage() != "again.1", "it does not begin from nothing")
+    return True
+
+
+def test_the_test_before_notices_a_tombstone_that_goes_first(monkeypatch: Monkey) -> None:
+    remains = gc_offline._remains
+
+    def reversed_remains(*arguments: Any) -> Any:
+        before, logs, after = remains(*arguments)
+        return after, logs, before
+
+    monkeypatch.setattr(gc_offline, "_remains", reversed_remains)
+    with pytest.raises((Harm, AssertionError)):
+        test_gc_that_is_killed_at_any_removal_of_a_popped_run_leaves_a_store_that_works(monkeypatch)
+
+
+def stop_at(worker: Worker, number: int, operations: tuple[str, ...]) -> None:
+    """Let ``worker`` be killed after its next ``number`` + 1 of ``operations``."""
+    left = [number]
+
+    def count(operation: str) -> Callable[[], None]:
+        def reached() -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                worker.die()
+            else:
+                worker.files.stop("after", operation, "", count(operation))
+
+        return reached
+
+    for operation in operations:
+        worker.files.stop("after", operation, "", count(operation))
+
+
+# ---- beside others
+
+
+def save(worker: Worker, epoch: int) -> None:
+    """``Worker.commit`` with a preview that is one, as gc lists the runs."""
+    data, (shown, _) = f"{worker.trained()} {worker.name}.{epoch}".strip().encode(), previews.save({}, worker.key)
+    attempt = worker.attempt
+    assert attempt is not None
+    worker.act(lambda: attempt.commit(epoch=epoch, checkpoint=lambda file: file.write(data), preview=shown))
+
+
+def finished(world: World, name: str = "w0", host: str = "a", lr: float = 0.1) -> Worker:
+    worker = world.worker(name, host, {"lr": lr}).start()
+    for epoch in (1, 2):
+        save(worker, epoch)
+    worker.finish()
+    return worker
+
+
+def collect(cleaner: Worker) -> Freed:
+    return cleaner.act(lambda: gc(cleaner.store, older_than=0, dry_run=False))
+
+
+@pytest.fixture
+def world(monkeypatch: Monkey) -> World:
+    return World(monkeypatch)
+
+
+WRITES = ("create", "replace", "write", "copy", "remove")
+
+
+def test_gc_that_is_killed_at_any_write_leaves_a_finished_run_finished_and_readable(monkeypatch: Monkey) -> None:
+    kills = kill_everywhere(monkeypatch)
+    assert kills >= 10
+
+
+def kill_everywhere(monkeypatch: Monkey) -> int:
+    kills = 0
+    while collect_killed_after(kills, World(monkeypatch)):
+        kills += 1
+    return kills
+
+
+def collect_killed_after(writes: int, world: World) -> bool:
+    """Whether all is as it was after gc was killed, and a second one ends it; False where it ended before."""
+    preview = finished(world).newest().preview
+    cleaner = world.worker("cleaner", "a")
+    stop_at(cleaner, writes, WRITES)
+    try:
+        collect(cleaner)
+        return False
+    except Killed:
+        for host in ("a", "b"):  # where its death is proven, and where its silence has to tell
+            check_finished(world.worker(f"reader after {writes} writes", host), preview)
+    again = world.worker("again", "a")
+    collect(again)
+    harm_if(again.newest().has_ckpt or again.standing().state != "done", "a second gc does not end it")
+    findings = again.act(lambda: audit(again.store))
+    harm_if(findings != [], str(findings))
+    return True
+
+
+def check_finished(reader: Worker, preview: Content) -> None:
+    if reader.standing().state == "held":
+        reader.world.clock.sleep(1e6)
+    harm_if(reader.standing().state != "done", f"{reader.standing().state} for a {reader.name}")
+    harm_if((reader.newest().preview, reader.newest().epoch) != (preview, 2), "another result")
+    stats = reader.act(lambda: reader.store.history.stats(reader.key))
+    harm_if(not reader.act(lambda: reader.store.is_done(stats)), "not done any more")
+
+
+def test_the_test_before_notices_stats_that_are_marked_done_too_late(monkeypatch: Monkey) -> None:
+    committed = Attempt.commit_adopted
+    monkeypatch.setattr(Attempt, "commit_adopted", lambda self, *, done: committed(self, done=False))
+    with pytest.raises(Harm, match="not done any more"):
+        kill_everywhere(monkeypatch)
+
+
+def test_the_test_before_notices_claims_that_do_not_say_that_they_are_gcs(monkeypatch: Monkey) -> None:
+    monkeypatch.setattr("jimmy_manager.archives.checkpoints.GC", "")
+    with pytest.raises(Harm, match="dead for a"):
+        kill_everywhere(monkeypatch)
+
+
+def test_gc_that_removes_before_it_commits_is_noticed(monkeypatch: Monkey) -> None:
+    def hasty(attempt: Attempt, plan: Any) -> str:
+        for one in plan.stats.commits:
+            for name in one.contents():
+                attempt._files.remove(name)
+        return ""
+
+    monkeypatch.setattr("jimmy_manager.manager.gc._commit", hasty)
+    with pytest.raises((Harm, FileNotFoundError, RuntimeError)):
+        kill_everywhere(monkeypatch)
+
+
+def test_a_worker_that_goes_on_between_plan_and_claim_keeps_everything(world: World) -> None:
+    finished(world)
+    cleaner = world.worker("cleaner", "a")
+    collecting = cleaner.stall(lambda: collect(cleaner), "before", "create", "claims/")
+    w1 = world.worker("w1", "a")
+    assert w1.take()
+    w1.adopt()
+    save(w1, 3)
+    freed = collecting.resume()
+    assert (freed.items, list(freed.left.values())) == ((), ["another worker has just claimed it"])
+    assert world.lineage() == "w0.1 w0.2 w1.3"
+    save(w1, 4)
+    w1.finish()
+    assert world.lineage() == "w0.1 w0.2 w1.3 w1.4"
+
+
+def test_a_run_that_has_changed_since_the_plan_is_left(world: World, monkeypatch: Monkey) -> None:
+    finished(world)
+    cleaner = world.worker("cleaner", "a")
+    slept = world.clock.sleep
+
+    def extended(seconds: float) -> None:
+        monkeypatch.setattr(world.clock, "sleep", slept)
+        w1 = world.worker("w1", "a")
+        assert w1.take()
+        w1.adopt()
+        save(w1, 3)
+        w1.finish()
+
+    monkeypatch.setattr(world.clock, "sleep", extended)
+    freed = collect(cleaner)
+    assert list(freed.left.values()) == ["it has changed since it was looked at"]
+    assert world.lineage() == "w0.1 w0.2 w1.3"
+
+
+def a_worker_extends_the_run_while_gc_stalls_before_its_stats(world: World) -> None:
+    cleaner = world.worker("cleaner", "b")
+    collecting = cleaner.stall(lambda: collect(cleaner), "before", "replace", "stats/")
+    w1 = world.worker("w1")
+    harm_if(w1.standing().is_free or w1.standing().state != "held", "a run that gc holds is free")
+    world.clock.sleep(1e6)
+    assert w1.standing().state == "done"
+    assert w1.take()
+    w1.adopt()
+    freed = collecting.resume()
+    harm_if(bool(freed.items), "gc removes what it does not own")
+    save(w1, 3)
+    save(w1, 4)
+    w1.finish()
+    harm_if(world.lineage() != "w0.1 w0.2 w1.3 w1.4", f"the worker's epochs are lost: {world.lineage()!r}")
+
+
+def test_a_worker_that_overtakes_a_stalled_gc_goes_on_from_the_checkpoint(world: World) -> None:
+    finished(world)
+    a_worker_extends_the_run_while_gc_stalls_before_its_stats(world)
+
+
+def test_that_schedule_does_harm_where_late_stats_of_gc_count_as_a_newer_commit(
+    world: World, monkeypatch: Monkey
+) -> None:
+    finished(world)
+    monkeypatch.setattr(Attempt, "_is_better_than", lambda self, found: False)
+    with pytest.raises((Harm, NewerCommit)):
+        a_worker_extends_the_run_while_gc_stalls_before_its_stats(world)
+
+
+def test_that_schedule_does_harm_where_gc_does_not_look_after_its_commit(world: World, monkeypatch: Monkey) -> None:
+    finished(world)
+    monkeypatch.setattr(Attempt, "_acknowledge", lambda self: None)
+    monkeypatch.setattr(Attempt, "finish", lambda self: None)
+    with pytest.raises(Harm, match="does not own"):
+        a_worker_extends_the_run_while_gc_stalls_before_its_stats(world)
+
+
+def test_of_two_gcs_at_once_one_does_it(world: World) -> None:
+    finished(world)
+    first, second = world.worker("first", "a"), world.worker("second", "a")
+    collecting = first.stall(lambda: collect(first), "after", "create", "claims/")
+    assert collect(second).items == ()
+    assert len(collecting.resume().items) == 1
+    assert world.worker("reader", "a").standing().state == "done"
+
+
+def test_a_reader_that_is_late_is_told_of_gc_and_not_of_damage(world: World) -> None:
+    w0 = finished(world)
+    reader = world.worker("reader")
+    reading = reader.stall(lambda: reader.store.ckpts[w0.key], "before", "open", "ckpts/")
+    collect(world.worker("cleaner", "a"))
+    with pytest.raises(CheckpointError, match="was removed by gc"):
+        reading.resume()
+
+
+def test_gc_waits_once_for_all_runs_of_other_hosts_where_listings_lag(monkeypatch: Monkey) -> None:
+    world = World(monkeypatch, stale_s=30.0)
+    for lr in range(5):
+        finished(world, f"w{lr}", f"host {lr}", lr)
+    started = world.clock.t
+    assert len(collect(world.worker("cleaner", "a")).items) == 5
+    assert world.clock.t - started == pytest.approx(120)
+
+
+def test_a_worker_and_gc_that_race_in_threads_lose_no_epoch(tmp_path: Path) -> None:
+    """Twelve runs are extended while gc tries to take their checkpoints: each ends extended, or whole without one."""
+    config = {"arch": "cnn", "seed": 0}
+    first = Line(tmp_path / "store", config, verbose=False, device="cpu", durable=False)
+    keys = [first.process({"lr": lr}) for lr in range(12)]
+    outcomes: dict[str, Any] = {}
+
+    def extend() -> None:
+        worker = Line(tmp_path / "store", config, verbose=False, device="cpu", durable=False)
+        for lr in reversed(range(12)):
+            try:
+                outcomes[worker.process({"lr": lr}, num_epochs=6, wait=True)] = "extended"
+            except CheckpointError as error:
+                outcomes[worker.store.find(worker.get_config({"lr": lr})) or ""] = str(error)
+
+    thread = threading.Thread(target=extend)
+    thread.start()
+    collector = Store(tmp_path / "store", durable=False)
+    while thread.is_alive():
+        gc(collector, where="epoch == 3", older_than=0, dry_run=False)
+    thread.join()
+    for key in keys:
+        stats = first.stats[key]
+        assert (first.store.standing(key).state, stats["done"]) == ("done", True), outcomes[key]
+        if outcomes[key] == "extended":
+            assert stats["epoch"] == 6
+            assert first.ckpts[key]["weights"] == b"w" * 20_000
+        else:
+            assert "removed by gc" in outcomes[key]
+            assert stats["epoch"] == 3
+    assert audit(first.store) == []
+
+
+KILLED = """
+import os, signal, sys
+from jimmy_manager.archives import disk
+from jimmy_manager.archives.store import Store
+from jimmy_manager.manager.gc import gc
+
+left = int(sys.argv[2])
+
+def counted(name):
+    real = getattr(disk.os, name)
+    def call(*arguments, **options):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
+    return call
+
+for name in ("link", "rename", "unlink"):
+    setattr(disk.os, name, counted(name))
+gc(Store(sys.argv[1]), superseded=True, older_than=0, keep_best=1, metric="loss", dry_run=False)
+"""
+
+
+def test_sigkill_of_gc_anywhere_leaves_every_run_done_and_a_second_gc_ends_it(manager: Line, tmp_path: Path) -> None:
+    keys = [manager.process({"lr": lr}) for lr in (0.1, 0.2)]
+    previews = {key: manager.previews[key] for key in keys}
+    kills = 0
+    for number in range(0, 40, 3):
+        place = tmp_path / f"copy{number}"
+        shutil.copytree(tmp_path / "store", place)
+        done = subprocess.run([sys.executable, "-c", KILLED, str(place), str(number)], capture_output=True, text=True)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        kills += done.returncode != 0
+        store = Store(place)
+        for key in keys:
+            assert store.previews[key] == previews[key]
+            assert (store.standing(key).state, store.stats[key]["done"]) == ("done", True)
+        assert store.ckpts[keys[0]]["weights"] == b"w" * 20_000
+        gc(store, superseded=True, older_than=0, keep_best=1, metric="loss", dry_run=False)
+        assert [store.history.stats(key).commits[-1].has_ckpt for key in keys] == [True, False]
+        gc(store, offline=True, dry_run=False)
+        assert audit(store) == []
+    assert kills >= 6
+
+
+def test_a_popped_run_is_unknown_afterwards(manager: Line) -> None:
+    key = manager.process({})
+    manager.pop(key)
+    manager.gc(offline=True, dry_run=False)
+    with pytest.raises(KeyNotFound):
+        manager.fetch(key)
