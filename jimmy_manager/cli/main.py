@@ -48,6 +48,7 @@ COMMANDS: dict[str, Entry] = {
     "doctor": Entry("Keep", "doctor", "Find out whether a place is fit for a store, and what to do."),
     "check": Entry("Keep", "upkeep", "Find every inconsistency of a store, by file name."),
     "prune": Entry("Keep", "upkeep", "Remove what no reader needs again."),
+    "gc": Entry("Keep", "collect", "Free space in a store; tells what would go, until --yes is given."),
     "pop": Entry("Keep", "upkeep", "Take runs out of a store."),
     "export": Entry("Keep", "transfer", "Write runs to a tar, by default all of them."),
     "import": Entry("Keep", "transfer", "Merge the runs of a tar into a store."),

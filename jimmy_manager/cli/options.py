@@ -72,6 +72,7 @@ store_option = click.option(
     "--store", metavar="DIR", envvar="JIMMY_STORE", default="store", show_default=True, is_eager=True,
     type=click.Path(file_okay=False), help="The store; else $JIMMY_STORE.",
 )
+where_option = click.option("--where", metavar="FILTER", help="""E.g. 'optim.lr < 0.01 and arch == "cnn"'.""")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
