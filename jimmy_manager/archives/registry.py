@@ -8,7 +8,7 @@ names in the same order. An unreadable record is never skipped over: that would 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from jimmy_manager import keys
@@ -74,6 +74,13 @@ class Registry:
             if holder == digest:
                 return entry
         return None
+
+    def foresee(self, stored: dict[str, Any], taken: Mapping[str, str]) -> Registered:
+        """``stored`` with the key that ``add`` would give it now, were the keys ``taken`` those of these digests."""
+        digest = keys.digest(stored)
+        entries = [Registered(digest[:length], digest, stored) for length in self.lengths]
+        holders = (taken.get(entry.key) or self._holder(entry, repair=False) for entry in entries)
+        return next(entry for entry, holder in zip(entries, holders, strict=False) if holder in (None, digest))
 
     def read(self, key: str) -> Registered:
         """The record of a whole key; ``KeyNotFound`` where there is none."""

@@ -34,6 +34,7 @@ from jimmy_manager.targets import DEFAULT_TARGETS
 
 if TYPE_CHECKING:
     from jimmy_manager.archives.janitor import Swept
+    from jimmy_manager.archives.looking import Condition
     from jimmy_manager.manager.gc import Freed
     from jimmy_manager.manager.merge import Loaded
     from jimmy_manager.manager.transfer import Exported
@@ -346,6 +347,21 @@ class Manager(Queries):
         from jimmy_manager.manager.gc import gc
 
         return gc(self.store, dry_run=dry_run, **wanted)
+
+    def export(
+        self, dest: str | os.PathLike[str], keys: Iterable[str] | None = None, where: Condition = None,
+        ckpts: bool = True, *, as_dir: bool = False,
+    ) -> Exported:
+        """Write the newest commit of each chosen run to a tar, or to a directory ``dest/``; see ``transfer.export``."""
+        from jimmy_manager.manager.transfer import export
+
+        return export(self.store, dest, keys, where, ckpts, as_dir=as_dir)
+
+    def load(self, src: str | os.PathLike[str], dry_run: bool = False) -> Loaded:
+        """Merge the runs of a tar or of another store into this one, the newer epoch of each; see ``transfer.load``."""
+        from jimmy_manager.manager.transfer import load
+
+        return load(self.store, src, dry_run=dry_run, manager=type(self).name or type(self).__name__)
 
     def export_tar(
         self, path: str | os.PathLike[str], keys: Iterable[str] | None = None, ckpts: bool = True

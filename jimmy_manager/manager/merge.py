@@ -1,4 +1,4 @@
-"""Merging the runs of a checked tar into a store, each written as a worker would: claim, commit, finish."""
+"""Merging checked runs into a store, each written as a worker would: claim, commit, finish."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from jimmy_manager.archives.attempt import Attempt, NewerCommit
 from jimmy_manager.archives.claim import Claim
 from jimmy_manager.archives.history import Commit
 from jimmy_manager.archives.record import seal, unseal
+from jimmy_manager.archives.registry import Registered
 from jimmy_manager.archives.store import Store
 from jimmy_manager.errors import ClaimLost, DamagedRecord, JimmyError, NoRecord
-from jimmy_manager.manager.checked_tar import CheckedTar, Parcel
+from jimmy_manager.manager.checked_runs import CheckedRuns, Parcel
 
 
 class Loaded(NamedTuple):
-    """What became of the runs in a tar, by the keys that they have here.
+    """What became of the runs in a tar or another store, or would become of them, by the keys that they have here.
 
     ``kept`` runs were here already, as new or newer. ``left`` says why a run was not taken; ``renamed`` maps
-    keys in the tar to those here, where they differ.
+    keys there to those here, where they differ.
     """
 
     added: tuple[str, ...]
@@ -30,20 +31,22 @@ class Loaded(NamedTuple):
 
 
 class Merge:
-    """Writes the runs of a checked tar into a store, one after the other."""
+    """Writes checked runs into a store, one after the other; with ``dry_run`` it writes nothing, and tells the same."""
 
-    def __init__(self, store: Store, tar: CheckedTar) -> None:
+    def __init__(self, store: Store, runs: CheckedRuns, *, dry_run: bool = False) -> None:
         self._store = store
-        self._tar = tar
+        self._runs = runs
+        self._dry_run = dry_run
+        self._foreseen: dict[str, str] = {}
         self._added: list[str] = []
         self._updated: list[str] = []
         self._kept: list[str] = []
-        self._left: dict[str, str] = {}
+        self._left = dict(runs.left)
         self._renamed: dict[str, str] = {}
 
     def all(self) -> Loaded:
-        """Take every run of the tar that is newer than what is here."""
-        for parcel in self._tar.parcels:
+        """Take every run that is newer than what is here."""
+        for parcel in self._runs.parcels:
             key = self._take(parcel)
             if key != parcel.key:
                 self._renamed[parcel.key] = key
@@ -51,22 +54,33 @@ class Merge:
 
     def _take(self, parcel: Parcel) -> str:
         # Through the ledger: a form that was stored under its first entries may be longer than that under all of them.
-        entry = self._store.register(self._store.ledger.shown_form(parcel.stored))
+        entry = self._register(self._store.ledger.shown_form(parcel.stored))
         standing = self._store.standing(entry.key)
         if standing.state == "held":
             owner = standing.record.owner if standing.record else "a worker whose claim is damaged"
-            self._left[entry.key] = f"it is held by {owner}; load the tar again when that has ended"
+            self._left[entry.key] = f"it is held by {owner}; import again when that has ended"
         elif (reason := self._needs_checkpoint(parcel, entry.key)) is not None:
             self._left[entry.key] = reason
         elif not self._is_newer(parcel, self._newest(entry.key)):
             self._kept.append(entry.key)
+        elif self._dry_run:
+            (self._updated if self._store.is_committed(entry.key) else self._added).append(entry.key)
         else:
             claim = self._store.claims.take(standing, entry.digest, max_crashes=1 << 30)
             if claim is None:
-                self._left[entry.key] = "another worker has just claimed it; load the tar again when that has ended"
+                self._left[entry.key] = "another worker has just claimed it; import again when that has ended"
             else:
                 self._write(parcel, claim)
         return entry.key
+
+    def _register(self, config: dict[str, Any]) -> Registered:
+        if not self._dry_run:
+            return self._store.register(config)
+        entry = self._store.registered(config)
+        if entry is None:
+            entry = self._store.registry.foresee(self._store.key_form(config), self._foreseen)
+            self._foreseen[entry.key] = entry.digest
+        return entry
 
     def _needs_checkpoint(self, parcel: Parcel, key: str) -> str | None:
         """Why a run that comes without its checkpoint is of no use here; None where it is, or has one."""
@@ -80,7 +94,7 @@ class Merge:
         return None
 
     def _has_ckpt(self, parcel: Parcel) -> bool:
-        return self._tar.has(parcel.commit.ckpt_name) and parcel.commit.has_ckpt
+        return self._runs.has(parcel.commit.ckpt_name) and parcel.commit.has_ckpt
 
     def _newest(self, key: str) -> tuple[Commit, bool] | None:
         """The newest whole commit here and whether it is finished; a damaged one does not keep a whole one out."""
@@ -143,18 +157,18 @@ class Merge:
 
     def _checkpoint(self, parcel: Parcel) -> Callable[[BinaryIO], None]:
         if self._has_ckpt(parcel):
-            return self._tar.stream(parcel.commit.ckpt_name, parcel.commit.ckpt)
+            return self._runs.stream(parcel.commit.ckpt_name, parcel.commit.ckpt)
         # An empty file stands in for what was left out: every commit has a checkpoint, and readers need no exception.
         return lambda _: None
 
     def _preview(self, parcel: Parcel, key: str) -> bytes:
         name = parcel.commit.preview_name
-        raw = self._tar.exact(name, parcel.commit.preview)
+        raw = self._runs.exact(name, parcel.commit.preview)
         return raw if key == parcel.key else seal("preview", unseal("preview", raw, name) | {"key": key})
 
     def _figure(self, commit: Commit, label: str) -> bytes:
-        return self._tar.exact(layout.figure(*commit[:3], label), commit.figures[label])
+        return self._runs.exact(layout.figure(*commit[:3], label), commit.figures[label])
 
     def _origin(self, parcel: Parcel) -> dict[str, Any]:
         """The provenance of the run, and where it came from; the time of the commit itself is that of the import."""
-        return parcel.stats.run | {"imported": {"store": self._tar.info.id, "at": parcel.commit.at}}
+        return parcel.stats.run | {"imported": {"store": self._runs.info.id, "at": parcel.commit.at}}

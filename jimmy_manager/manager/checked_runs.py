@@ -1,4 +1,4 @@
-"""A tar that somebody says is an export: believed only after every member was looked at.
+"""Runs that somebody says are an export: believed only after every member was looked at.
 
 Each has a name that the layout knows, the size and the digest that the records in the tar give it, and values of
 the right types. The first that has not is refused by name.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from jimmy_manager import keys as naming
 from jimmy_manager.archives import layout, previews, strict
@@ -18,14 +18,48 @@ from jimmy_manager.archives.history import Commit, Stats
 from jimmy_manager.archives.record import unseal
 from jimmy_manager.archives.store_file import StoreFile
 from jimmy_manager.errors import DamagedRecord, StoreTooNew
-from jimmy_manager.manager.tarball import Member, content, members
+from jimmy_manager.manager.tarball import content, members
 
 _MOST_SMALL = 1 << 22
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
+class Source(Protocol):
+    """Where runs come from: members by name, as in a tar that ``export_tar`` wrote.
+
+    ``left`` is None where one bad member is reason to refuse everything; else it takes why runs were left. Where the
+    source ``is_verified`` it has compared contents with their digests itself.
+    """
+
+    path: str
+    sizes: dict[str, int]
+    is_verified: bool
+
+    @property
+    def left(self) -> dict[str, str] | None: ...
+
+    def parts(self, name: str) -> Iterator[bytes]:
+        """The content of a member in parts."""
+
+
+class TarSource:
+    """The members of a tar."""
+
+    left: dict[str, str] | None = None
+    is_verified = False
+
+    def __init__(self, file: BinaryIO, path: str) -> None:
+        self.path = path
+        self._file = file
+        self._members = members(file, path)
+        self.sizes = {name: member.size for name, member in self._members.items()}
+
+    def parts(self, name: str) -> Iterator[bytes]:
+        return content(self._file, self._members[name], self.path)
+
+
 class Parcel(NamedTuple):
-    """One run in a tar: its configuration as it was stored, and its one commit."""
+    """One run in a source: its configuration as it was stored, and its one commit."""
 
     key: str
     stored: dict[str, Any]
@@ -36,37 +70,37 @@ class Parcel(NamedTuple):
         return self.stats.commits[-1]
 
 
-class CheckedTar:
-    """A tar of which every member has been checked."""
+class CheckedRuns:
+    """A source of which every member has been checked."""
 
-    def __init__(self, file: BinaryIO, path: str) -> None:
-        self.path = path
-        self._file = file
-        self._members = members(file, path)
+    def __init__(self, source: Source) -> None:
+        self.path = source.path
+        self.left: dict[str, str] = source.left if source.left is not None else {}
+        self._source = source
+        self._sizes = source.sizes
         self.info = self._store_file()
         self.parcels = list(self._parcels())
 
     def has(self, name: str) -> bool:
         """Whether there is a member ``name``."""
-        return name in self._members
+        return name in self._sizes
 
     def small(self, name: str, most: int = _MOST_SMALL) -> bytes:
         """The content of a member of at most ``most`` bytes."""
-        member = self._members[name]
-        if member.size > most:
-            raise self._refusal(name, f"has {member.size} bytes, more than any record of its kind")
-        return b"".join(content(self._file, member, self.path))
+        if self._sizes[name] > most:
+            raise self._refusal(name, f"has {self._sizes[name]} bytes, more than any record of its kind")
+        return b"".join(self._source.parts(name))
 
     def stream(self, name: str, expected: Content) -> Callable[[BinaryIO], None]:
         """What copies a member, and fails before its last byte counts where that is not what its stats say."""
 
         def fill(target: BinaryIO) -> None:
-            self._verify(self._members[name], expected, target)
+            self._verify(name, expected, target)
 
         return fill
 
     def exact(self, name: str, expected: Content) -> bytes:
-        """The content of a small member, verified once more: it may have changed since the tar was opened."""
+        """The content of a small member, verified once more: it may have changed since it was checked."""
         raw = self.small(name, expected.size)
         if Content.of(raw) != expected:
             raise self._refusal(name, "has changed since it was checked")
@@ -74,7 +108,7 @@ class CheckedTar:
 
     def _store_file(self) -> StoreFile:
         name = layout.STORE_FILE
-        if name not in self._members:
+        if not self.has(name):
             raise DamagedRecord(f"{self.path}: there is no {name} in it; only what export_tar wrote can be loaded")
         try:
             info = StoreFile.load(self.small(name))
@@ -89,7 +123,7 @@ class CheckedTar:
 
     def _parcels(self) -> Iterator[Parcel]:
         named: dict[str, dict[str, str]] = {}
-        for name in self._members:
+        for name in self._sizes:
             archive, _, rest = name.partition("/")
             shard, _, last = rest.partition("/")
             parsed = layout.parse(archive, last) if archive in layout.ARCHIVES else None
@@ -103,7 +137,12 @@ class CheckedTar:
             if archive in ("ckpts", "previews"):
                 of_run[name] = archive
         for key, names in sorted(named.items()):
-            yield self._checked(key, names)
+            try:
+                yield self._checked(key, names)
+            except DamagedRecord as error:
+                if self._source.left is None:
+                    raise
+                self.left[key] = str(error)
 
     def _checked(self, key: str, names: dict[str, str]) -> Parcel:
         for archive in ("configs", "stats"):
@@ -117,8 +156,8 @@ class CheckedTar:
             if name not in expected:
                 raise self._refusal(name, f"is not named by {records}")
         for name, wanted in expected.items():
-            if name in self._members:
-                self._check_content(self._members[name], wanted, key)
+            if self.has(name):
+                self._check_content(name, wanted, key)
             elif not name.startswith("ckpts/"):
                 raise DamagedRecord(f"{self.path}: {name} is not in it, although {records} names it")
         return Parcel(key, stored, stats)
@@ -131,14 +170,15 @@ class CheckedTar:
         except DamagedRecord as error:
             raise DamagedRecord(f"{self.path}: {error}") from error
 
-    def _check_content(self, member: Member, expected: Content, key: str) -> None:
-        if member.size != expected.size:
-            raise self._refusal(member.name, f"has {member.size} bytes, its stats say {expected.size}")
-        self._verify(member, expected)
-        if member.name.endswith(".png") and not self.small(member.name, member.size).startswith(_PNG):
-            raise self._refusal(member.name, "is no PNG file")
-        if member.name.startswith("previews/") and member.name.endswith(".json"):
-            self._check_preview(member.name, key)
+    def _check_content(self, name: str, expected: Content, key: str) -> None:
+        if self._sizes[name] != expected.size:
+            raise self._refusal(name, f"has {self._sizes[name]} bytes, its stats say {expected.size}")
+        if not self._source.is_verified:
+            self._verify(name, expected)
+        if name.endswith(".png") and not self.small(name, expected.size).startswith(_PNG):
+            raise self._refusal(name, "is no PNG file")
+        if name.startswith("previews/") and name.endswith(".json"):
+            self._check_preview(name, key)
 
     def _check_preview(self, name: str, key: str) -> None:
         raw = self.small(name, previews.MOST_BYTES)
@@ -151,14 +191,14 @@ class CheckedTar:
         except (*strict.MALFORMED, RecursionError) as error:
             raise self._refusal(name, f"is no preview: {error!r}") from error
 
-    def _verify(self, member: Member, expected: Content, target: BinaryIO | None = None) -> None:
+    def _verify(self, name: str, expected: Content, target: BinaryIO | None = None) -> None:
         state = hashlib.sha256()
-        for part in content(self._file, member, self.path):
+        for part in self._source.parts(name):
             state.update(part)
             if target is not None:
                 target.write(part)
         if state.hexdigest() != expected.sha256:
-            raise self._refusal(member.name, "is not what its stats say: its digest differs")
+            raise self._refusal(name, "is not what its stats say: its digest differs")
 
     def _refusal(self, name: str, reason: str) -> DamagedRecord:
         return DamagedRecord(f"{self.path}: member {name!r} {reason}")
