@@ -44,6 +44,9 @@ COMMANDS: dict[str, Entry] = {
     "why": Entry("Look", "look", "Explain why two runs have different keys."),
     "errors": Entry("Look", "failures", "Show failed runs with their tracebacks."),
     "workers": Entry("Look", "workers", "Show who holds which run."),
+    "tensorboard": Entry(
+        "Look", "bridge", "Start TensorBoard on the runs of a store, with their configurations as HParams."
+    ),
     "init": Entry("Keep", "init", "Make an empty store, or share one with the group."),
     "doctor": Entry("Keep", "doctor", "Find out whether a place is fit for a store, and what to do."),
     "check": Entry("Keep", "upkeep", "Find every inconsistency of a store, by file name."),
