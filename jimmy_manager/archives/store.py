@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 from jimmy_manager.archives import code, filesystem, layout, store_file
@@ -18,6 +19,7 @@ from jimmy_manager.archives.looking import Looking
 from jimmy_manager.archives.memory import Memory
 from jimmy_manager.archives.read_only import ReadOnly, unsafe
 from jimmy_manager.archives.registry import Registered, Registry
+from jimmy_manager.archives.schema import Schema
 from jimmy_manager.archives.store_file import StoreFile
 from jimmy_manager.config import Config
 from jimmy_manager.errors import DamagedRecord, KeyNotFound, NoRecord, RunBusy, SchemaError, StoreError
@@ -84,6 +86,11 @@ class Store(Looking):
     def ledger(self) -> Ledger:
         """The fields that were added, renamed and removed since the first run."""
         return self._info.ledger if self._info else Ledger()
+
+    @cached_property
+    def schema(self) -> Schema:
+        """The ledger, to be listed and edited: ``schema.add``, ``rename``, ``remove``, ``undo`` and ``list``."""
+        return Schema(self)
 
     def refresh(self) -> bool:
         """Read ``store.yaml`` again, as somebody may have edited the schema ledger; return whether it has changed.

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from jimmy_manager import yaml12
+from jimmy_manager.archives.schema import told
 from jimmy_manager.cli.options import json_option, open_store, store_option
 from jimmy_manager.manager.plain_text import plain
 
@@ -27,7 +28,7 @@ def list_entries(store: str, as_json: bool) -> None:
         click.echo(json.dumps(entries, indent=1))
         return
     for entry in entries:
-        click.echo(plain(_told(entry)))
+        click.echo(plain(told(entry)))
     if not entries:
         click.echo("no field was added, renamed or removed since the first run", err=True)
 
@@ -68,18 +69,9 @@ def undo(store: str) -> None:
     opened = open_store(store, read_only=False)
     entries = opened.ledger.to_list()
     opened.edit_schema("undo")
-    click.echo(plain(f"no longer said: {_told(entries[-1])}"))
+    click.echo(plain(f"no longer said: {told(entries[-1])}"))
 
 
 def _edit(store: str, operation: str, *arguments: Any) -> None:
     ledger = open_store(store, read_only=False).edit_schema(operation, *arguments)
-    click.echo(plain(_told(ledger.to_list()[-1])))
-
-
-def _told(entry: dict[str, Any]) -> str:
-    if "rename" in entry:
-        return f"{entry['rename']} is called {entry['to']}"
-    value = yaml12.dump(entry["value"]).strip()
-    if "add" in entry:
-        return f"{entry['add']} was added; runs from before behave as {entry['add']} = {value}"
-    return f"{entry['remove']} was removed; configurations without it mean {entry['remove']} = {value}"
+    click.echo(plain(told(ledger.to_list()[-1])))

@@ -151,11 +151,13 @@ def _advice(directory: str | None, key: str, fields: tuple[str, ...], defaults: 
     # The value of the defaults, not of this configuration: it is what most likely holds for the runs from before.
     values = {path: shlex.quote(dump(defaults[path]).strip()) for path in fields}
     lines = "\n".join(f"    jimmy schema add {path} {value}{_store(directory)}" for path, value in values.items())
+    calls = "; ".join(f"manager.schema.add({path!r}, {defaults[path]!r})" for path in fields)
     named = ", ".join(map(repr, fields))
     return (
         f"the defaults have gained {named}, and run {key} equals this configuration but for that, so it may be trained "
-        "a second time under another key. Say once how the runs from before behave; if it is like the default of "
-        f"today:\n{lines}\nTo train them anew instead, use new_fields='rerun' (--new-fields rerun)"
+        "a second time under another key. Nothing was trained. Say once how the runs from before behave; if it is like "
+        f"the default of today:\n{lines}\n(in Python: {calls}); if not, with the value that they behaved like. "
+        "To train them anew instead, use new_fields='rerun' (--new-fields rerun)"
     )
 
 

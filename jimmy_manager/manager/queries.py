@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, Generic, NoReturn, Self, TypeVar, overload
 
 from jimmy_manager.archives.archive import Ckpts, Configs, Previews, StatsArchive, meets
 from jimmy_manager.archives.looking import Looking
+from jimmy_manager.archives.schema import Schema
 from jimmy_manager.archives.store import Store
 from jimmy_manager.config import Config
 from jimmy_manager.errors import KeyNotFound
@@ -59,6 +61,11 @@ class Queries(Looking):
     stats = _OfStore[StatsArchive]("Progress by key.")
     ckpts = _OfStore[Ckpts]("Checkpoints by key.")
     previews = _OfStore[Previews]("Small results by key.")
+
+    @cached_property  # and no property: a job may have an attribute of that name
+    def schema(self) -> Schema:
+        """What changed fields mean for runs from before: ``add``, ``rename``, ``remove``, ``undo`` and ``list``."""
+        return self.store.schema
 
     def get_config(self, config: Mapping[str, Any]) -> Config:
         """The whole configuration of a partly given one."""

@@ -119,7 +119,8 @@ def test_what_a_run_has_logged_is_linked_and_nothing_that_is_a_link_itself(store
     place = run_of(refresh(store), key)
     links = {str(path.relative_to(place)): os.readlink(path) for path in place.rglob("*") if path.is_symlink()}
     assert links == {"events.out.tfevents.1.host": str(logged), "train/events.out.tfevents.2.host": str(deep)}
-    assert min(path.name for path in place.glob("*tfevents*")) == "events.out.tfevents.0000000000.jimmy"  # read first, as it ends
+    first = min(path.name for path in place.glob("*tfevents*"))
+    assert first == "events.out.tfevents.0000000000.jimmy"  # read first, as it ends
 
 
 def test_a_second_call_rewrites_only_what_has_changed(store: Store) -> None:
