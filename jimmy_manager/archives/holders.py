@@ -132,7 +132,7 @@ class Holders:
 
     def _judge(self, key: str, seen: _Seen) -> Holder | None:
         standing = self._claims.judge(key, seen.trace, seen.raw)
-        if standing.record is None:
+        if standing.record is None or (standing.record.task and standing.state != "held"):
             return None
         state = "stopping" if standing.state == "held" and standing.record.stopping else standing.state
         quiet_s = self._clock.monotonic() - seen.since

@@ -39,7 +39,7 @@ from jimmy_manager.archives.attempt import Attempt, NewerCommit
 from jimmy_manager.archives.claim import Claim
 from jimmy_manager.archives.janitor import Janitor
 from jimmy_manager.archives.store import Store
-from jimmy_manager.errors import ClaimLost, ConfigError, DamagedRecord, JimmyError, ReadOnlyStore
+from jimmy_manager.errors import ClaimLost, ConfigError, JimmyError, ReadOnlyStore, RecordError, StoreError
 from jimmy_manager.manager import gc_offline
 from jimmy_manager.manager.gc_plan import Plan, Wanted, make_plans
 
@@ -101,31 +101,28 @@ def gc(
 
 
 def _carry_out(store: Store, janitor: Janitor, plans: list[Plan], left: dict[str, str]) -> list[Plan]:
-    """Do what is planned; the plans that were done, with what is gone by now."""
+    """Do what is planned, run by run; the plans that were done, with what is gone by now."""
     clock, settled_s = store.claims.clock, 2 * store.claims.stale_s
     seen_at = clock.monotonic()
     # Once for all runs, so that every commit made before they were seen at rest is listed by now.
     clock.sleep(settled_s)
-    committed = []
-    for plan in plans:
-        reason = _rewrite(store, plan, seen_at) if plan.rewrites else ""
-        if reason:
-            left[plan.key] = reason
-        else:
-            committed.append(plan)
     done: list[Plan] = []
     pending: list[Plan] = []
-    for is_last in (False, True):
-        for plan in pending if is_last else committed:
-            swept = janitor.sweep_run(plan.key)
-            if swept is not None:
-                done.append(plan.of(swept.names))
-            elif is_last:
-                left[plan.key] = "it is written anew, but its old files are still there; 'jimmy prune' removes them"
-            else:
-                pending.append(plan)
-        if pending and not is_last:
-            clock.sleep(settled_s)
+    for plan in plans:
+        if reason := _rewrite(store, plan, seen_at) if plan.rewrites else "":
+            left[plan.key] = reason
+        # At once where that is decided at once: on a full disk the next run needs the space.
+        elif (swept := janitor.sweep_run(plan.key)) is not None:
+            done.append(plan.of(swept.names))
+        else:
+            pending.append(plan)
+    if pending:
+        clock.sleep(settled_s)
+    for plan in pending:
+        if (swept := janitor.sweep_run(plan.key)) is not None:
+            done.append(plan.of(swept.names))
+        else:
+            left[plan.key] = "it is written anew, but its old files are still there; 'jimmy prune' removes them"
     return done
 
 
@@ -134,7 +131,10 @@ def _rewrite(store: Store, plan: Plan, seen_at: float) -> str:
     standing = store.standing(plan.key)
     if (standing.state, standing.trace) != (plan.standing.state, plan.standing.trace) or standing.record is None:
         return "it has changed since it was looked at"
-    claim = store.claims.take(standing, standing.record.digest, max_crashes=_NEVER, task=checkpoints.GC)
+    try:
+        claim = store.claims.take(standing, standing.record.digest, max_crashes=_NEVER, task=checkpoints.GC)
+    except StoreError as error:
+        return str(error)
     if claim is None:
         return "another worker has just claimed it"
     # Its owner ended by itself, after a commit of its own: it was seen to, and writes no more since then.
@@ -143,16 +143,15 @@ def _rewrite(store: Store, plan: Plan, seen_at: float) -> str:
     run = dict(plan.stats.run)
     if plan.drops_ckpt:
         run[checkpoints.GC] = {"at": round(store.claims.clock.now())}
-    attempt = Attempt(store.history, claim, run=run)
     try:
         claim.start_heartbeat()
-        return _commit(attempt, plan)
+        return _commit(Attempt(store.history, claim, run=run), plan)
     except ClaimLost as lost:
         claim.drop()
         return str(lost)
-    except (NewerCommit, DamagedRecord) as error:
-        claim.restore()
-        return str(error)
+    except (NewerCommit, RecordError, StoreError) as error:
+        _restore(claim, error)
+        return "; ".join([str(error), *getattr(error, "__notes__", ())])
     except BaseException as error:
         _restore(claim, error)
         raise

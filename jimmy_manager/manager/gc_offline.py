@@ -21,7 +21,8 @@ from jimmy_manager.archives import layout
 from jimmy_manager.archives.files import store_error
 from jimmy_manager.archives.janitor import Janitor
 from jimmy_manager.archives.store import Store
-from jimmy_manager.errors import RecordError
+from jimmy_manager.errors import RecordError, StoreError
+from jimmy_manager.manager.gc_plan import Sizes
 
 Found = tuple[str, str, tuple[str, ...], int]
 
@@ -39,17 +40,19 @@ def collect(store: Store, janitor: Janitor, left: dict[str, str], *, dry_run: bo
             left[key] = f"run {longer} collided with it, and would get a second key if this one were free"
             continue
         before, logs, after = _remains(store, janitor, key)
-        size = _sizes(store, [*before, *after]) + sum(size for _, size in logs)
+        names = (*before, *logs, *after)
+        size = Sizes(store).total(names)
         if not dry_run:
-            janitor.remove(before)
-            _remove_logs(store, key)
-            janitor.remove(after)
-        yield key, "popped run", (*before, *(name for name, _ in logs), *after), size
+            try:
+                _remove_in_order(store, key, before, after)
+            except StoreError as error:
+                left[key] = str(error)
+                continue
+        yield key, "popped run", names, size
     if not dry_run:
         store.forget_keys()
-    names = [name for name in janitor.scratch() if not _is_held(store, name)]
-    for name in names:
-        size = _sizes(store, [name])
+    for name in [name for name in janitor.scratch() if not _is_held(store, name)]:
+        size = Sizes(store).total([name])
         if dry_run or janitor.remove([name]).names:
             yield "", "leftover", (name,), size
 
@@ -74,7 +77,7 @@ def _is_buried(store: Store, key: str) -> bool:
 
 def _remains(
     store: Store, janitor: Janitor, key: str
-) -> tuple[list[str], list[tuple[str, int]], list[str]]:
+) -> tuple[list[str], list[str], list[str]]:
     """The files that go before the logs, the logs, and those that go after them."""
     trace = store.claims.look(key)
     tombstone = layout.stats(key, trace.stats[-1]) if trace.stats else ""
@@ -87,25 +90,26 @@ def _remains(
     return before, list(_logs(store, key)), [*([tombstone] if tombstone else []), *stops, *claims]
 
 
-def _logs(store: Store, key: str) -> Iterator[tuple[str, int]]:
+def _logs(store: Store, key: str) -> Iterator[str]:
     root = store.logs(key)
     for folder, folders, files in os.walk(root) if root else ():
         folders.sort()
         for last in sorted(files):
-            path = os.path.join(folder, last)
-            yield f"{layout.logs(key)}/{os.path.relpath(path, root)}", os.lstat(path).st_size
+            yield f"{layout.logs(key)}/{os.path.relpath(os.path.join(folder, last), root)}"
 
 
-def _remove_logs(store: Store, key: str) -> None:
+def _remove_in_order(store: Store, key: str, before: list[str], after: list[str]) -> None:
+    """Stop at the first that cannot be removed: what comes after it is safe to go only without it."""
+    for name in before:
+        store.files.remove(name)
     root = store.logs(key)
-    if root is None:
-        return
     try:
-        shutil.rmtree(root)
-    except FileNotFoundError:
-        return
+        if root is not None and os.path.isdir(root):
+            shutil.rmtree(root)
     except OSError as error:
-        raise store_error("remove", root, error) from error
+        raise store_error("remove", root or "", error) from error
+    for name in after:
+        store.files.remove(name)
 
 
 def _is_held(store: Store, scratch: str) -> bool:
@@ -117,13 +121,3 @@ def _is_held(store: Store, scratch: str) -> bool:
         return parsed is not None and store.standing(parsed.key).state in ("held", "silent", "ended")
     except RecordError:
         return True
-
-
-def _sizes(store: Store, names: list[str]) -> int:
-    total = 0
-    for name in names:
-        try:
-            total += store.files.size(name)
-        except FileNotFoundError:  # gone since it was listed
-            continue
-    return total

@@ -129,7 +129,7 @@ class Sizes:
                 if path is None:
                     self._seen[name] = ((-1, len(self._seen)), 1, self._store.files.size(name))
                 else:
-                    found = os.stat(path)
+                    found = os.lstat(path)
                     self._seen[name] = ((found.st_dev, found.st_ino), found.st_nlink, found.st_size)
             except FileNotFoundError:  # gone since it was listed
                 self._seen[name] = ((-1, len(self._seen)), 1, 0)
