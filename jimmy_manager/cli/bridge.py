@@ -8,6 +8,7 @@ import sys
 import click
 
 from jimmy_manager.cli.options import open_store, store_option, where_option
+from jimmy_manager.cli.warned import warnings_told
 from jimmy_manager.manager.plain_text import plain
 
 _OURS = ("--logdir", "--logdir_spec", "--host", "--bind_all")
@@ -34,7 +35,8 @@ def tensorboard(options: tuple[str, ...], where: str | None, logdir_only: bool, 
             )
     from jimmy_manager.results.tensorboard_view import refresh
 
-    root = refresh(open_store(store), where)
+    with warnings_told():
+        root = refresh(open_store(store), where)
     if logdir_only:
         click.echo(plain(root))
         return

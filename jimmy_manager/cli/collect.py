@@ -10,6 +10,7 @@ import click
 from jimmy_manager.cli.columns import counted
 from jimmy_manager.cli.main import ERROR
 from jimmy_manager.cli.options import json_option, open_store, store_option, where_option
+from jimmy_manager.cli.warned import warnings_told
 from jimmy_manager.manager.plain_text import plain
 
 if TYPE_CHECKING:
@@ -47,11 +48,12 @@ def gc(
     opened = open_store(store, read_only=not yes)
     if yes and (seconds := 4 * opened.claims.stale_s):
         click.echo(f"waiting {seconds:g} s in all for what other machines may still write here", err=True)
-    freed = free(
-        opened, superseded=superseded, keep_best=keep_best, metric=metric, mode=mode,
-        by=[name.strip() for name in by.split(",") if name.strip()], failed=failed, older_than=older_than,
-        larger_than=larger_than, where=where, offline=offline, dry_run=not yes,
-    )  # fmt: skip
+    with warnings_told():
+        freed = free(
+            opened, superseded=superseded, keep_best=keep_best, metric=metric, mode=mode,
+            by=[name.strip() for name in by.split(",") if name.strip()], failed=failed, older_than=older_than,
+            larger_than=larger_than, where=where, offline=offline, dry_run=not yes,
+        )  # fmt: skip
     if as_json:
         found = {"items": [item._asdict() for item in freed.items], "size": freed.size, "left": freed.left}
         click.echo(json.dumps(found, indent=1))

@@ -13,6 +13,7 @@ from jimmy_manager.archives.store import Store
 from jimmy_manager.cli.columns import counted
 from jimmy_manager.cli.main import ERROR
 from jimmy_manager.cli.options import json_option, keys_argument, open_store, store_option, where_option
+from jimmy_manager.cli.warned import warnings_told
 from jimmy_manager.manager.plain_text import plain
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def export(
     """
     from jimmy_manager.manager.transfer import export
 
-    exported = export(open_store(store), dest, keys or None, where, not no_ckpts, as_dir=as_dir)
+    with warnings_told():
+        exported = export(open_store(store), dest, keys or None, where, not no_ckpts, as_dir=as_dir)
     if as_json:
         click.echo(json.dumps(exported._asdict(), indent=1))
     else:

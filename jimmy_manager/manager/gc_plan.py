@@ -138,14 +138,12 @@ class Sizes:
 
 def make_plans(store: Store, janitor: Janitor, wanted: Wanted) -> tuple[list[Plan], dict[str, str]]:
     """What may go of each run, by key, and why runs that were meant, too, are left."""
-    names = dict.fromkeys(["state", *([wanted.metric] if wanted.metric else ()), *wanted.by])
-    frame = store.table(wanted.where, list(names))
-    rows: dict[str, Mapping[Any, Any]] = dict(zip(frame.index, frame.to_dict("records"), strict=True))
     left: dict[str, str] = {}
-    found: dict[str, tuple[Standing, Stats]] = {}
-    for key, row in rows.items():
-        if row["state"] in _AT_REST and (run := _look(store, key, left)) is not None:
-            found[key] = run
+    looked = {key: _look(store, key, left) for key, row in _rows(store, wanted).items() if row["state"] in _AT_REST}
+    # Once more: what is decided must be true of each run as it was looked at, or be from later. From before, it may be
+    # what a run was that a worker has extended since; what has changed since the look is noticed when it is claimed.
+    rows = _rows(store, wanted)
+    found = {key: run for key, run in looked.items() if run is not None and key in rows}
     losing = _losing(store, wanted, rows, found, left) if wanted.takes_ckpts else set()
     plans, sizes = [], Sizes(store)
     for key, (standing, stats) in sorted(found.items()):
@@ -155,6 +153,13 @@ def make_plans(store: Store, janitor: Janitor, wanted: Wanted) -> tuple[list[Pla
             if plan.names and _is_meant(store, wanted, plan):
                 plans.append(plan)
     return plans, left
+
+
+def _rows(store: Store, wanted: Wanted) -> dict[str, Mapping[Any, Any]]:
+    """The runs that are meant at all, by key, with what is asked of them."""
+    names = dict.fromkeys(["state", *([wanted.metric] if wanted.metric else ()), *wanted.by])
+    frame = store.table(wanted.where, list(names))
+    return dict(zip(frame.index, frame.to_dict("records"), strict=True))
 
 
 def _look(store: Store, key: str, left: dict[str, str]) -> tuple[Standing, Stats] | None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from jimmy_manager.archives.audit import audit
 from jimmy_manager.archives.files import Content
 from jimmy_manager.archives.store import Store
 from jimmy_manager.errors import CheckpointError, ConfigError, KeyNotFound, ReadOnlyStore, RunFailed, StoreError
-from jimmy_manager.manager import gc_offline
+from jimmy_manager.manager import gc_offline, gc_plan
 from jimmy_manager.manager.gc import Freed, gc
 from tests.archives.runs import attempt_at, commit, listing, train
 from tests.archives.stepping import Harm, Killed, Worker, World, harm_if
@@ -252,7 +253,9 @@ def test_a_damaged_run_is_left_by_name_and_the_others_are_done(store: Store, tmp
     damaged, whole = (train(store, {"lr": lr}, ckpt=BIG) for lr in (1, 2))
     path = tmp_path / "store" / store.history.stats(damaged).commits[-1].preview_name
     path.write_bytes(path.read_bytes()[:-2])
-    freed = gc(store, older_than=0, dry_run=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a table may tell of the damage, too
+        freed = gc(store, older_than=0, dry_run=False)
     assert [item.key for item in freed.items] == [whole]
     assert list(freed.left) == [damaged]
     assert "not whole" in freed.left[damaged]
@@ -547,6 +550,45 @@ def test_a_run_that_has_changed_since_the_plan_is_left(world: World, monkeypatch
     freed = collect(cleaner)
     assert list(freed.left.values()) == ["it has changed since it was looked at"]
     assert world.lineage() == "w0.1 w0.2 w1.3"
+
+
+def a_worker_extends_a_run_that_gc_has_chosen_by_its_epoch(world: World, monkeypatch: Monkey) -> None:
+    finished(world)
+    cleaner = world.worker("cleaner", "a")
+    table, asked = cleaner.store.table, []
+
+    def then_extended(*arguments: Any) -> Any:
+        rows = table(*arguments)
+        asked.append(rows)
+        if len(asked) == 1:
+            w1 = world.worker("w1", "a")
+            assert w1.take()
+            w1.adopt()
+            save(w1, 3)
+            w1.finish()
+        return rows
+
+    monkeypatch.setattr(cleaner.store, "table", then_extended)
+    cleaner.act(lambda: gc(cleaner.store, where="epoch == 2", older_than=0, dry_run=False))
+    harm_if(world.lineage() != "w0.1 w0.2 w1.3", f"epoch 3 was not meant: {world.lineage()!r}")
+
+
+def test_what_a_filter_says_is_true_of_the_run_that_is_claimed(world: World, monkeypatch: Monkey) -> None:
+    a_worker_extends_a_run_that_gc_has_chosen_by_its_epoch(world, monkeypatch)
+
+
+def test_that_schedule_does_harm_where_gc_decides_by_what_it_saw_before_the_look(
+    world: World, monkeypatch: Monkey
+) -> None:
+    rows, seen = gc_plan._rows, []
+
+    def first(*arguments: Any) -> Any:
+        seen.append(seen[0] if seen else rows(*arguments))
+        return seen[0]
+
+    monkeypatch.setattr(gc_plan, "_rows", first)
+    with pytest.raises(Harm, match="epoch 3 was not meant"):
+        a_worker_extends_a_run_that_gc_has_chosen_by_its_epoch(world, monkeypatch)
 
 
 def a_worker_extends_the_run_while_gc_stalls_before_its_stats(world: World) -> None:
