@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 @click.option("--mode", type=click.Choice(["min", "max"]), help="Whether less or more of it is better.")
 @click.option("--by", metavar="A,B", default="", help="The K best of each group with equal values of these fields.")
 @click.option("--failed", is_flag=True, help="Take the checkpoints of failed runs; a retry begins from nothing.")
-@click.option("--older-than", metavar="AGE", help="Only of runs that were last saved so long ago: 90d, 12h.")
-@click.option("--larger-than", metavar="SIZE", help="Only of runs where it frees more than that: 1G, 500M.")
+@click.option("--older-than", metavar="AGE", help="Only of runs last saved so long ago (90d, 12h); alone, of all finished.")
+@click.option("--larger-than", metavar="SIZE", help="Only where that frees more (1G, 500M); alone, of all finished.")
 @where_option
 @click.option("--offline", is_flag=True, help="Nobody else uses the store now: take leftovers, and what pops left.")
 @click.option("--yes", "-y", is_flag=True, help="Do it, instead of only telling.")
