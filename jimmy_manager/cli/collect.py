@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--mode", type=click.Choice(["min", "max"]), help="Whether less or more of it is better.")
 @click.option("--by", metavar="A,B", default="", help="The K best of each group with equal values of these fields.")
 @click.option("--failed", is_flag=True, help="Take the checkpoints of failed runs; a retry begins from nothing.")
-@click.option("--older-than", metavar="AGE", help="Only of runs last saved so long ago (90d, 12h); alone, of all finished.")
+@click.option("--older-than", metavar="AGE", help="Only of runs last saved so long ago: 90d; alone, of all finished.")
 @click.option("--larger-than", metavar="SIZE", help="Only where that frees more (1G, 500M); alone, of all finished.")
 @where_option
 @click.option("--offline", is_flag=True, help="Nobody else uses the store now: take leftovers, and what pops left.")
