@@ -6,6 +6,7 @@ has of a run that is finished (``done``) or can be continued (``released``). Not
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,7 +77,9 @@ def new_folder(path: Path) -> Iterator[FolderSink]:
     parent = Disk(path.parent)
     scratch = layout.scratch(path.name)
     try:
-        yield FolderSink(Disk(parent.path(scratch)))
+        # Nobody sees it before it is whole: one wait for the disk, at the end, instead of one for each file.
+        yield FolderSink(Disk(parent.path(scratch), durable=False))
+        os.sync()
         parent.move(scratch, path.name)
     finally:
         # Of an export that failed; one that cannot be removed only takes space.
