@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from jimmy_manager.archives import layout
 from jimmy_manager.archives.files import Content, Files, unreadable
@@ -32,6 +32,13 @@ SUFFIXES = (".py", ".yaml", ".yml", ".json")
 """What is kept: Python sources, and the YAML or JSON files of a job. Nothing else, as it may be data or a secret."""
 _LONGEST_PATH = 1024
 _LONGEST_PART = 255
+
+
+class Readable(Protocol):
+    """Where names can be read: the files of a store, or the members of what was exported from one."""
+
+    def read(self, name: str) -> bytes:
+        """The content of a file; ``FileNotFoundError`` where there is none."""
 
 
 class Tree(NamedTuple):
@@ -117,7 +124,7 @@ def diff_of(run: Mapping[str, Any]) -> str | None:
     return _digest_in(git.get("diff")) if isinstance(git, Mapping) else None
 
 
-def needed(files: Files, run: Mapping[str, Any]) -> Iterator[str]:
+def needed(files: Readable, run: Mapping[str, Any]) -> Iterator[str]:
     """The digest of everything in ``code`` that ``run`` of a stats record needs, a tree after its sources.
 
     What to export with a run, and what to keep as long as there is one that needs it. Raises ``DamagedRecord`` where
@@ -138,12 +145,12 @@ def without_code(run: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def read_tree(files: Files, digest: str) -> Tree:
+def read_tree(files: Readable, digest: str) -> Tree:
     """The tree that has this SHA-256."""
     return Tree.unseal(read(files, digest), layout.code(digest))
 
 
-def read(files: Files, digest: str) -> bytes:
+def read(files: Readable, digest: str) -> bytes:
     """The bytes under ``digest``, verified."""
     name = layout.code(digest)
     try:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from jimmy_manager import keys as naming
-from jimmy_manager.archives import layout, previews, strict
+from jimmy_manager.archives import code, layout, previews, strict
 from jimmy_manager.archives.files import Content
 from jimmy_manager.archives.history import Commit, Stats
 from jimmy_manager.archives.record import unseal
@@ -78,6 +78,7 @@ class CheckedRuns:
         self.left: dict[str, str] = source.left if source.left is not None else {}
         self._source = source
         self._sizes = source.sizes
+        self._code: dict[tuple[str | None, str | None], tuple[str, ...]] = {}
         self.info = self._store_file()
         self.parcels = list(self._parcels())
 
@@ -90,6 +91,22 @@ class CheckedRuns:
         if self._sizes[name] > most:
             raise self._refusal(name, f"has {self._sizes[name]} bytes, more than any record of its kind")
         return b"".join(self._source.parts(name))
+
+    def read(self, name: str) -> bytes:
+        """The content of a small member; ``FileNotFoundError`` where there is none."""
+        if not self.has(name):
+            raise FileNotFoundError(name)
+        return self.small(name)
+
+    def code_of(self, run: Mapping[str, Any]) -> tuple[str, ...]:
+        """The digests of all code that ``run`` needs, verified when this is first asked of equal code."""
+        tops = (code.tree_of(run), code.diff_of(run))
+        if tops not in self._code:
+            found = tuple(code.needed(self, run))
+            for digest in found:
+                code.read(self, digest)
+            self._code[tops] = found
+        return self._code[tops]
 
     def stream(self, name: str, expected: Content) -> Callable[[BinaryIO], None]:
         """What copies a member, and fails before its last byte counts where that is not what its stats say."""
@@ -123,9 +140,13 @@ class CheckedRuns:
 
     def _parcels(self) -> Iterator[Parcel]:
         named: dict[str, dict[str, str]] = {}
+        unnamed: dict[str, str] = {}
         for name in self._sizes:
             archive, _, rest = name.partition("/")
             shard, _, last = rest.partition("/")
+            if archive == layout.CODE and layout.is_digest(last) and last[:2] == shard:
+                unnamed[last] = name
+                continue
             parsed = layout.parse(archive, last) if archive in layout.ARCHIVES else None
             if name == layout.STORE_FILE:
                 continue
@@ -138,11 +159,17 @@ class CheckedRuns:
                 of_run[name] = archive
         for key, names in sorted(named.items()):
             try:
-                yield self._checked(key, names)
+                parcel = self._checked(key, names)
             except DamagedRecord as error:
                 if self._source.left is None:
                     raise
                 self.left[key] = str(error)
+                continue
+            for digest in self.code_of(parcel.stats.run):
+                unnamed.pop(digest, None)
+            yield parcel
+        if unnamed and self._source.left is None:
+            raise self._refusal(next(iter(unnamed.values())), "is named by no run")
 
     def _checked(self, key: str, names: dict[str, str]) -> Parcel:
         for archive in ("configs", "stats"):
@@ -160,7 +187,20 @@ class CheckedRuns:
                 self._check_content(name, wanted, key)
             elif not name.startswith("ckpts/"):
                 raise DamagedRecord(f"{self.path}: {name} is not in it, although {records} names it")
-        return Parcel(key, stored, stats)
+        return Parcel(key, stored, stats._replace(run=self._checked_code(stats.run, records)))
+
+    def _checked_code(self, run: Mapping[str, Any], records: str) -> dict[str, Any]:
+        """``run``, whose code is here and whole; without it where none of it is here, as it was damaged there."""
+        tops = [layout.code(digest) for digest in (code.tree_of(run), code.diff_of(run)) if digest]
+        if not any(self.has(name) for name in tops):
+            return code.without_code(run)
+        try:
+            self.code_of(run)
+        except StoreTooNew as error:
+            raise StoreTooNew(f"{self.path}: {error}") from error
+        except DamagedRecord as error:
+            raise DamagedRecord(f"{self.path}: the code that {records} names: {error}") from error
+        return dict(run)
 
     def _read(self, name: str, use: Callable[[bytes], Any]) -> Any:
         try:

@@ -22,6 +22,7 @@ from jimmy_manager.archives.owner import Owner
 from jimmy_manager.archives.store import Store
 from jimmy_manager.archives.store_file import StoreFile
 from jimmy_manager.errors import NoRecord, RecordError, StoreError
+from jimmy_manager.manager.carried_code import CarriedCode
 
 _NOBODY = Owner("export", 1, 0, "", "")
 _LEASE_S = 120.0
@@ -52,6 +53,10 @@ class FolderSink:
         for claim in _claims(digest, ours):
             self._files.replace(layout.claim(claim.key, claim.generation), claim.seal())
         self._files.replace(ours.name, ours.seal())
+
+    def put_small(self, name: str, data: bytes) -> None:
+        """Write a file that belongs to no one run."""
+        self._files.replace(name, data)
 
     def end(self) -> None:
         """Nothing is left to write."""
@@ -97,6 +102,7 @@ class FolderSource:
         self._files = store.files
         self._small = {layout.STORE_FILE: store.info._replace(stale_s=None, lease_s=None).dump()}
         self.sizes: dict[str, int] = {}
+        self._code = CarriedCode(store.files)
         for key in store.committed_keys():
             try:
                 self._add(store, key)
@@ -116,11 +122,14 @@ class FolderSource:
         config = strict.read(self._files, layout.config(key))
         commit = store.history.newest(key, store.history.verify)
         stats = alone(store, commit)
+        run, sources = self._code.take(stats.run)
+        stats = stats._replace(run=run)
         self._small |= {layout.config(key): config, stats.name: stats.seal()}
         self.sizes |= {
             name: content.size for name, content in commit.contents().items()
             if name != commit.ckpt_name or commit.has_ckpt
         }
+        self.sizes |= {name: len(data) for name, data in sources.items()}
 
 
 def alone(store: Store, commit: Commit) -> Stats:

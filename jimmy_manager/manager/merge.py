@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
-from jimmy_manager.archives import layout
+from jimmy_manager.archives import code, layout
 from jimmy_manager.archives.attempt import Attempt, NewerCommit
 from jimmy_manager.archives.claim import Claim
 from jimmy_manager.archives.history import Commit
@@ -43,6 +43,7 @@ class Merge:
         self._kept: list[str] = []
         self._left = dict(runs.left)
         self._renamed: dict[str, str] = {}
+        self._kept_code: set[str] = set()
 
     def all(self) -> Loaded:
         """Take every run that is newer than what is here."""
@@ -170,5 +171,9 @@ class Merge:
         return self._runs.exact(layout.figure(*commit[:3], label), commit.figures[label])
 
     def _origin(self, parcel: Parcel) -> dict[str, Any]:
-        """The provenance of the run, and where it came from; the time of the commit itself is that of the import."""
+        """The provenance of the run, its code kept, and where it came from; the commit's own time is the import's."""
+        for digest in self._runs.code_of(parcel.stats.run):
+            if digest not in self._kept_code:
+                code.put(self._store.files, code.read(self._runs, digest))
+                self._kept_code.add(digest)
         return parcel.stats.run | {"imported": {"store": self._runs.info.id, "at": parcel.commit.at}}

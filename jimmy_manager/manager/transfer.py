@@ -6,6 +6,7 @@
     configs/ab/KEY.json               as in the store, for each run
     stats/ab/KEY.gN.json              with the newest whole commit alone
     previews/..., ckpts/...           the files of that commit
+    code/ab/SHA256                    the sources that any of the runs names, each once
 
 That is the tar; ``folder`` says what a directory has besides. The same runs give the same bytes. Failures and logs stay
 behind. A copy of a store in use is not promised to be consistent; an export is, run by run.
@@ -31,6 +32,7 @@ from jimmy_manager.archives.store import Store
 from jimmy_manager.archives.store_file import StoreFile
 from jimmy_manager.errors import DamagedRecord, NoRecord, ReadOnlyStore, StoreError
 from jimmy_manager.manager import joining
+from jimmy_manager.manager.carried_code import CarriedCode
 from jimmy_manager.manager.checked_runs import CheckedRuns, Source, TarSource
 from jimmy_manager.manager.folder import FolderSource, alone, new_folder
 from jimmy_manager.manager.merge import Loaded, Merge
@@ -55,6 +57,9 @@ class Sink(Protocol):
 
     def put(self, digest: str, config: bytes, stats: Stats, opened: dict[str, tuple[BinaryIO, Content]]) -> None:
         """One run: its configuration and that one's digest, stats of one commit, and that one's open files."""
+
+    def put_small(self, name: str, data: bytes) -> None:
+        """A file that belongs to no one run."""
 
     def end(self) -> None:
         """There are no more."""
@@ -106,6 +111,7 @@ def _export_tar(store: Store, path: Path, chosen: list[str], ckpts: bool) -> Exp
 def _write(store: Store, chosen: list[str], ckpts: bool, sink: Sink) -> Exported:
     done: list[str] = []
     left: dict[str, str] = {}
+    carried = CarriedCode(store.files)
     sink.begin(store.info._replace(stale_s=None, lease_s=None))
     for key in chosen:
         try:
@@ -113,7 +119,10 @@ def _write(store: Store, chosen: list[str], ckpts: bool, sink: Sink) -> Exported
             with ExitStack() as stack:
                 stats, opened = store.history.newest(key, partial(_open, store, stack, ckpts))
                 # Only now: whatever of a run could not be had is noticed before a byte of it is written.
-                sink.put(config.digest, config.seal(), stats, opened)
+                run, sources = carried.take(stats.run)
+                for name, data in sources.items():
+                    sink.put_small(name, data)
+                sink.put(config.digest, config.seal(), stats._replace(run=run), opened)
             done.append(key)
         except (NoRecord, DamagedRecord) as error:
             left[key] = str(error)
@@ -141,18 +150,18 @@ class _TarSink:
         self._file = file
 
     def begin(self, info: StoreFile) -> None:
-        self._put(layout.STORE_FILE, info.dump())
+        self.put_small(layout.STORE_FILE, info.dump())
 
     def put(self, digest: str, config: bytes, stats: Stats, opened: dict[str, tuple[BinaryIO, Content]]) -> None:
-        self._put(layout.config(stats.key), config)
-        self._put(stats.name, stats.seal())
+        self.put_small(layout.config(stats.key), config)
+        self.put_small(stats.name, stats.seal())
         for name in sorted(opened):
             self._copy(name, *opened[name])
 
     def end(self) -> None:
         self._file.write(END)
 
-    def _put(self, name: str, data: bytes) -> None:
+    def put_small(self, name: str, data: bytes) -> None:
         self._file.write(header(name, len(data)) + data + padding(len(data)))
 
     def _copy(self, name: str, source: BinaryIO, expected: Content) -> None:
