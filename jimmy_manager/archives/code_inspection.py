@@ -6,7 +6,7 @@ Names in ``code`` that nobody names are no fault: another version may have put t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from jimmy_manager.archives import code, layout, strict
 from jimmy_manager.archives.inspection import Finding
@@ -29,25 +29,49 @@ def inspect_code(store: Store) -> list[Finding]:
     return list(found.values())
 
 
+def unnamed(store: Store, without: Collection[str] = ()) -> list[str]:
+    """The files of ``code`` that no run needs but those ``without``, which are to go as well.
+
+    Only to be removed while nobody uses the store, as a worker writes code before it names it. Raises ``RecordError``
+    or ``StoreTooNew`` where stats or a tree cannot be read, so that what they name is not known.
+    """
+    needed: set[str] = set()
+    seen: set[tuple[str | None, str | None]] = set()
+    for parsed in _stats_of(store):
+        if parsed.key in without:
+            continue
+        run = strict.read_stats(store.files, parsed.key, parsed.generation).run
+        tops = (code.tree_of(run), code.diff_of(run))
+        if tops not in seen:
+            seen.add(tops)
+            needed.update(code.needed(store.files, run))
+    folders = [f"{layout.CODE}/{shard}" for shard in store.files.names(layout.CODE) if layout.is_shard(shard)]
+    names = (f"{folder}/{last}" for folder in sorted(folders) for last in sorted(store.files.names(folder)))
+    return [name for name in names if layout.is_digest(last := name.rpartition("/")[2]) and last not in needed]
+
+
+def _stats_of(store: Store) -> Iterator[layout.Parsed]:
+    for shard in sorted(filter(layout.is_shard, store.files.names("stats"))):
+        for last in sorted(store.files.names(f"stats/{shard}")):
+            if (parsed := layout.parse("stats", last)) is not None:
+                yield parsed
+
+
 def _named(store: Store) -> Iterator[tuple[str, str, str]]:
     """Key, digest and what it is, of all code that any run names; a tree that cannot be read names nothing."""
     trees: set[str] = set()
-    for shard in sorted(filter(layout.is_shard, store.files.names("stats"))):
-        for last in sorted(store.files.names(f"stats/{shard}")):
-            parsed = layout.parse("stats", last)
-            if parsed is None:
-                continue
-            try:
-                run = strict.read_stats(store.files, parsed.key, parsed.generation).run
-            except (DamagedRecord, UnreadableRecord, StoreTooNew):  # a finding of its own
-                continue
-            if (diff := code.diff_of(run)) is not None:
-                yield parsed.key, diff, "the uncommitted changes"
-            tree = code.tree_of(run)
-            if tree is not None and tree not in trees:
-                trees.add(tree)
-                yield parsed.key, tree, _TREE
-                yield from ((parsed.key, digest, f"the source {path!r}") for path, digest in _sources(store, tree))
+    for parsed in _stats_of(store):
+        try:
+            run = strict.read_stats(store.files, parsed.key, parsed.generation).run
+        except (DamagedRecord, UnreadableRecord, StoreTooNew):  # a finding of its own
+            continue
+        if (diff := code.diff_of(run)) is not None:
+            yield parsed.key, diff, "the uncommitted changes"
+        tree = code.tree_of(run)
+        if tree is not None and tree not in trees:
+            trees.add(tree)
+            yield parsed.key, tree, _TREE
+            yield from ((parsed.key, digest, f"the source {path!r}") for path, digest in _sources(store, tree))
 
 
 def _sources(store: Store, tree: str) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What gc takes only while nobody uses the store: scratch of any age, and what pops left of runs.
+"""What gc takes only while nobody uses the store: scratch of any age, what pops left of runs, code that none names.
 
 The remains of a popped run go in an order of which every beginning is a store that works, should gc be killed in it::
 
@@ -13,22 +13,26 @@ Runs that a worker holds are left, and scratch of theirs, too: somebody may have
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
 
-from jimmy_manager.archives import layout
+from jimmy_manager.archives import code_inspection, layout
 from jimmy_manager.archives.files import store_error
 from jimmy_manager.archives.janitor import Janitor
 from jimmy_manager.archives.store import Store
-from jimmy_manager.errors import RecordError, StoreError
+from jimmy_manager.errors import RecordError, StoreError, StoreTooNew
 from jimmy_manager.manager.gc_plan import Sizes
+
+log = logging.getLogger(__name__)
 
 Found = tuple[str, str, tuple[str, ...], int]
 
 
 def collect(store: Store, janitor: Janitor, left: dict[str, str], *, dry_run: bool) -> Iterator[Found]:
     """Remove it, run by run, and yield key, what it was, the names that went and the bytes."""
+    gone = set()
     for key in _known(store):
         try:
             if not _is_buried(store, key):
@@ -48,13 +52,23 @@ def collect(store: Store, janitor: Janitor, left: dict[str, str], *, dry_run: bo
             except StoreError as error:
                 left[key] = str(error)
                 continue
+        gone.add(key)
         yield key, "popped run", names, size
     if not dry_run:
         store.forget_keys()
-    for name in [name for name in janitor.scratch() if not _is_held(store, name)]:
+    for name in [*_code(store, gone), *(name for name in janitor.scratch() if not _is_held(store, name))]:
         size = Sizes(store).total([name])
         if dry_run or janitor.remove([name]).names:
             yield "", "leftover", (name,), size
+
+
+def _code(store: Store, gone: set[str]) -> list[str]:
+    """The sources that only runs ``gone`` have named; none, where what some run names cannot be read."""
+    try:
+        return code_inspection.unnamed(store, gone)
+    except (RecordError, StoreTooNew) as error:
+        log.warning("code that no run needs is kept: %s", error)
+        return []
 
 
 def _known(store: Store, only: str = "") -> list[str]:

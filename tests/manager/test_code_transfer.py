@@ -15,6 +15,7 @@ from jimmy_manager.archives.code import Snapshot
 from jimmy_manager.archives.record import seal
 from jimmy_manager.archives.store import Store
 from jimmy_manager.errors import DamagedRecord, StoreTooNew
+from jimmy_manager.manager.gc import gc
 from jimmy_manager.manager.tarball import END, content, header, members, padding
 from jimmy_manager.manager.transfer import export, load
 from tests.archives.runs import attempt_at, commit, listing, train
@@ -171,3 +172,32 @@ def test_a_tar_with_a_tree_that_is_none_is_refused(
     whole = b"".join(header(n, len(d)) + d + padding(len(d)) for n, d in found.items())
     (tmp_path / "out.tar").write_bytes(whole + END)
     refused(tmp_path, target, bad, error)
+
+
+def test_gc_takes_code_that_no_run_names_only_offline_and_tells_it_before(source: Store) -> None:
+    key, other = trained(source, 1), trained(source, 2, more=b"of this run alone")
+    source.pop(other)
+    told = gc(source, offline=True)
+    assert source.code(key) == SOURCES
+    done = gc(source, offline=True, dry_run=False)
+    assert done.items == told.items
+    removed = [name for item in done.items for name in item.names if name.startswith("code/")]
+    assert len(removed) == 2
+    assert layout.code(hashlib.sha256(b"of this run alone").hexdigest()) in removed
+    assert source.code(key) == SOURCES
+    assert audit(source) == []
+
+
+def test_gc_keeps_all_code_where_what_a_run_names_cannot_be_read(
+    source: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = trained(source, 1)
+    unnamed = code.put(source.files, b"unnamed")
+    path = file_of(source, code.tree_of(code.run_of(source, key)))
+    raw = path.read_bytes()
+    path.write_bytes(b"damaged")
+    with caplog.at_level(logging.WARNING):
+        assert gc(source, offline=True, dry_run=False).items == ()
+    assert "is kept" in caplog.text
+    path.write_bytes(raw)
+    assert gc(source, offline=True, dry_run=False).items[0].names == (layout.code(unnamed),)
