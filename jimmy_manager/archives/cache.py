@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import repeat
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from jimmy_manager.archives import layout
+from jimmy_manager.archives.columns import LACKS, OWN, Cells, Columns, Indexed
 
 VERSION = 2
 MOST_COLUMNS = 200
@@ -28,39 +28,25 @@ CREATE TABLE shards (
 ) WITHOUT ROWID;
 CREATE TABLE fields (number INTEGER PRIMARY KEY, side TEXT, path TEXT);
 CREATE TABLE runs (
-    key TEXT PRIMARY KEY, is_live INTEGER, state TEXT, epoch INTEGER, step INTEGER, at REAL, done INTEGER,
-    damage TEXT, more TEXT
+    key TEXT PRIMARY KEY, state TEXT, epoch INTEGER, step INTEGER, at REAL, train_s REAL, eval_s REAL, done INTEGER,
+    damage TEXT, is_live INTEGER, more TEXT
 ) WITHOUT ROWID;
 """
-_NULL: Any = object()
-"""The value None in a column, where an empty cell is None already."""
-_SINGLE = {b"null": _NULL, b"true": True, b"false": False}
-_OWN = ("key", "is_live", "state", "epoch", "step", "at", "done", "damage", "more")
+_SINGLE = {b"null": None, b"true": True, b"false": False}
+_OWN = (*OWN, "is_live", "more")
 _NONE = type(None)
-_KINDS = (
-    (str,), (int,), (str,), (int, _NONE), (int, _NONE), (float, int, _NONE), (int,), (str, _NONE), (str, _NONE),
+_NUMBER: set[type] = {float, int, _NONE}
+_KINDS: tuple[set[type], ...] = (
+    {str}, {str}, {int, _NONE}, {int, _NONE}, _NUMBER, _NUMBER, _NUMBER, {int}, {str, _NONE}, {int}, {str, _NONE},
 )
+_CHUNK = 2_000
+"""So many rows are taken at a time: as tuples all of them would need more memory than what is made of them."""
+_MOST_TEXTS = 1_000
+"""Of a column with no more texts than these, each text is kept once."""
 _ENVIRONMENT = {
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_AUTH,
 }
-
-
-class Indexed(NamedTuple):
-    """One run as a list shows it: ``config`` and ``preview`` by dotted path, the rest as in ``Listed``.
-
-    ``epoch``, ``step`` and ``at`` are those of the newest commit, None where there is none.
-    """
-
-    key: str
-    state: str
-    epoch: int | None
-    step: int | None
-    at: float | None
-    done: bool
-    config: dict[str, Any]
-    preview: dict[str, Any]
-    damage: tuple[str, ...] = ()
 
 
 class Seen(NamedTuple):
@@ -154,28 +140,29 @@ class Cache:
                     values = (archive, shard, *read[0], json.dumps(read[1], separators=(",", ":")))
                     self._sql.execute("INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?)", values)
 
-    def rows(self) -> Iterator[Indexed]:
-        """Every row, by key."""
+    def columns(self, meta: Mapping[str, str]) -> Columns:
+        """Every row, by key; ``Unavailable`` where another process has made them belong to something else."""
         with _errors(), _Transaction(self._sql, "DEFERRED"):
             fields = self._read_fields()
+            if self.meta() != meta:
+                raise Unavailable("another process has made it anew")
             selected = self._sql.execute("SELECT * FROM runs ORDER BY key")
             names = [column[0] for column in selected.description]
-            fetched = selected.fetchall()
-        if names != [*_OWN, *(f"c{number}" for number in range(len(fields)))]:
-            raise Broken("its columns are not those of its fields")
-        if not fetched:
-            return iter(())
-        columns = list(zip(*fetched, strict=True))
-        for column, kinds in zip(columns, _KINDS, strict=False):
-            _expect(column, *kinds)
-        sides: dict[str, list[tuple[str, Sequence[Any]]]] = {"config": [], "preview": []}
+            if names != [*_OWN, *(f"c{number}" for number in range(len(fields)))]:
+                raise Broken("its columns are not those of its fields")
+            gathered = _gathered(selected, len(names))
+        for column, kinds in zip(gathered, _KINDS, strict=False):
+            if not column.kinds <= kinds:
+                raise Broken("it holds values of another type")
+        own = {name: Cells(each.values, frozenset(each.kinds)) for name, each in zip(_OWN, gathered, strict=False)}
+        own["done"] = Cells.of(map(bool, own["done"].values))
+        own["damage"] = Cells.of(map(_texts, own["damage"].values))
+        found: dict[str, dict[str, Cells]] = {"config": {}, "preview": {}}
         for (side, path), number in sorted(fields.items(), key=lambda item: item[1]):
-            sides[side].append((path, columns[len(_OWN) + number]))
-        key, _, state, epoch, step, at, done, damage, more = columns[: len(_OWN)]
-        configs, previews = (_dicts(pairs, len(fetched)) for pairs in sides.values())
-        told = map(_texts, damage) if any(damage) else repeat(())
-        rows = map(Indexed, key, state, epoch, step, at, map(bool, done), configs, previews, told)
-        return map(_with_more, rows, more) if any(more) else rows
+            found[side][path] = gathered[len(_OWN) + number].cells()
+        if str in own["more"].kinds:
+            _spread(own["more"].values, found)
+        return Columns({name: own[name] for name in OWN}, **found)
 
     def _open(self) -> None:
         with _errors():
@@ -200,7 +187,7 @@ class Cache:
     def _put_row(self, row: Indexed, is_live: bool) -> None:
         damage = json.dumps(row.damage) if row.damage else None
         columns = list(_OWN)
-        values: list[Any] = [row.key, is_live, row.state, row.epoch, row.step, row.at, row.done, damage, None]
+        values: list[Any] = [*row[: len(OWN) - 1], damage, is_live, None]
         more: dict[str, dict[str, Any]] = {}
         for side, fields in (("config", row.config), ("preview", row.preview)):
             for path, value in fields.items():
@@ -255,40 +242,58 @@ class _errors:  # noqa: N801  # reads as the verb that it is
             raise (Unavailable if code in _ENVIRONMENT else Broken)(str(error)) from error
 
 
-def _dicts(fields: list[tuple[str, Sequence[Any]]], count: int) -> Iterable[dict[str, Any]]:
-    """The fields of one side, run by run; by columns, and in C where a loop of ours would cost as much as the rest."""
-    if not fields:
-        return ({} for _ in range(count))
-    paths = [path for path, _ in fields]
-    columns, lacks = [], False
-    for _, column in fields:
-        kinds = set(map(type, column))
-        lacks = lacks or _NONE in kinds
-        if bytes in kinds:
-            column = [_from_blob(value) if type(value) is bytes else value for value in column]  # noqa: PLW2901
-            lacks = lacks or _NULL in column
-        columns.append(column)
-    if not lacks:
-        return map(dict, map(zip, repeat(paths), zip(*columns, strict=True)))
-    return (
-        {path: None if value is _NULL else value for path, value in zip(paths, cells, strict=True) if value is not None}
-        for cells in zip(*columns, strict=True)
-    )
+class _Gathered:
+    """A column while its rows come in."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self.kinds: set[type] = set()
+        self._texts: dict[Any, Any] = {}
+
+    def add(self, values: tuple[Any, ...]) -> None:
+        kinds = set(map(type, values))
+        self.kinds |= kinds
+        # Of texts alone: as keys of a dict, 1 and 1.0 are one.
+        is_text = str in kinds and kinds <= {str, _NONE} and len(self._texts) < _MOST_TEXTS
+        self.values.extend(map(self._texts.setdefault, values, values) if is_text else values)
+
+    def cells(self) -> Cells:
+        """The values that were put."""
+        if not self.kinds & {bytes, _NONE}:
+            return Cells(self.values, frozenset(self.kinds))
+        return Cells.of(
+            _from_blob(value) if type(value) is bytes else LACKS if value is None else value for value in self.values
+        )
+
+
+def _gathered(rows: sqlite3.Cursor, count: int) -> list[_Gathered]:
+    gathered = [_Gathered() for _ in range(count)]
+    while chunk := rows.fetchmany(_CHUNK):
+        for column, values in zip(gathered, zip(*chunk, strict=True), strict=True):
+            column.add(values)
+    return gathered
 
 
 def _from_blob(blob: bytes) -> Any:
     return _SINGLE[blob] if blob in _SINGLE else _json(blob)
 
 
-def _with_more(row: Indexed, more: str | None) -> Indexed:
-    """``row`` with the fields that have no column."""
-    if more is None:
-        return row
-    both = _json(more)
-    _expect([both], dict)
-    config, preview = both.get("config", {}), both.get("preview", {})
-    _expect([config, preview], dict)
-    return row._replace(config=row.config | config, preview=row.preview | preview)
+def _spread(texts: Iterable[str | None], found: dict[str, dict[str, Cells]]) -> None:
+    """Add the fields that have no column of their own."""
+    mores = [None if text is None else _json(text) for text in texts]
+    columns: dict[tuple[str, str], list[Any]] = {}
+    for place, more in enumerate(mores):
+        if more is None:
+            continue
+        _expect([more, *more.values()] if isinstance(more, dict) else [more], dict)
+        for side, has in found.items():
+            for path, value in more.get(side, {}).items():
+                if (side, path) not in columns:
+                    cells = has.get(path)
+                    columns[side, path] = [LACKS] * len(mores) if cells is None else list(cells.values)
+                columns[side, path][place] = value
+    for (side, path), values in columns.items():
+        found[side][path] = Cells.of(values)
 
 
 def _texts(damage: str | None) -> tuple[str, ...]:

@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jimmy_manager.archives import layout
-from jimmy_manager.archives.cache import Broken, Cache, Indexed, Seen, Unavailable
+from jimmy_manager.archives.cache import Broken, Cache, Seen, Unavailable
+from jimmy_manager.archives.columns import Columns, Indexed
 from jimmy_manager.archives.listing import Listed, read_all, read_shard
 from jimmy_manager.nesting import flattened
 
@@ -43,23 +44,27 @@ _LONG_AGO_S = 60.0
 """An mtime this old by this node's clock is of an earlier tick, however wrong the clocks are."""
 
 
-def read_rows(store: Store) -> list[Indexed]:
+def read_columns(store: Store) -> Columns:
     """Every run of ``store`` that was not popped, by key; through the index where that is possible."""
     path = cache_path(store)
-    if path is None:
-        return read_plainly(store)
-    for _ in range(2):
+    for _ in range(2 if path else 0):
         try:
-            return _rows_through(store, path)
+            return _through(store, str(path))
         except Unavailable:
             break
         except Broken:
-            _forget(path)
-    return read_plainly(store)
+            _forget(str(path))
+    return Columns.of(read_plainly(store))
+
+
+def read_rows(store: Store) -> list[Indexed]:
+    """The same run by run."""
+    with _collector_paused():
+        return list(read_columns(store).rows())
 
 
 def read_plainly(store: Store) -> list[Indexed]:
-    """The same rows from the archives alone."""
+    """The same from the archives alone."""
     return [indexed(run) for run in read_all(store)]
 
 
@@ -84,12 +89,15 @@ def indexed(run: Listed) -> Indexed:
     """A run as the index holds it."""
     commit, config = run.commit, dict(flattened(run.config))
     done = run.stats is not None and (run.stats.done or run.state == "done")
+    row = Indexed(run.key, run.state, None, None, None, None, None, done, config, run.preview, run.damage)
     if commit is None:
-        return Indexed(run.key, run.state, None, None, None, done, config, run.preview, run.damage)
-    return Indexed(run.key, run.state, commit.epoch, commit.step, commit.at, done, config, run.preview, run.damage)
+        return row
+    return row._replace(
+        epoch=commit.epoch, step=commit.step, at=commit.at, train_s=commit.train_s, eval_s=commit.eval_s
+    )
 
 
-def _rows_through(store: Store, path: str) -> list[Indexed]:
+def _through(store: Store, path: str) -> Columns:
     cache = Cache(path)
     try:
         meta = {"ledger": repr(store.ledger)}
@@ -97,17 +105,16 @@ def _rows_through(store: Store, path: str) -> list[Indexed]:
             cache.clear(meta)
         fresh = _refresh(store, cache)
         with _collector_paused():
-            rows = [row for row in cache.rows() if row.key not in fresh] if fresh else list(cache.rows())
+            return cache.columns(meta).updated(fresh)
     finally:
         cache.close()
-    if fresh:
-        rows += [row for row in fresh.values() if row is not None]
-        rows.sort()
-    return rows
 
 
 def _refresh(store: Store, cache: Cache) -> dict[str, Indexed | None]:
-    """Bring the cache up to date; return the runs that were read again by key, None for those that are gone."""
+    """Bring the cache up to date; return the runs that were read again by key, None for those that are gone.
+
+    They count more than what the cache says of them by now: a process that began earlier may have kept what it read.
+    """
     root = Path(store.directory or "")
     changed = _Changes(root, cache)
     live: dict[str, set[str]] = {}
@@ -217,7 +224,7 @@ def _signature(entry: os.DirEntry[str]) -> list[int]:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Two dicts a run, all of them kept: the collector would walk them again and again and find nothing."""
+    """Several objects a run, all of them kept: the collector would walk them again and again and find nothing."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,61 +1,123 @@
-"""The table of runs as a pandas DataFrame."""
+"""The table of runs as a pandas DataFrame, and the best of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from jimmy_manager.errors import KeyNotFound
-from jimmy_manager.results.table import Table, read_table
-from jimmy_manager.results.where import check_fields, parse
+import numpy as np
+import pandas as pd
+
+from jimmy_manager.archives.columns import LACKS
+from jimmy_manager.errors import ConfigError, KeyNotFound
+from jimmy_manager.results.column import Array, Column
+from jimmy_manager.results.runs import Runs, read_runs
+from jimmy_manager.results.table import TIMES, listed
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from jimmy_manager.archives.looking import Condition
     from jimmy_manager.archives.store import Store
+
+_MOST_NAMED = 5
+_LATEST_S = 9e9
+"""Beyond it (the year 2255) pandas has no time in nanoseconds."""
 
 
 def table(
     store: Store, where: Condition = None, columns: Iterable[str] | None = None, sort: str | None = None
 ) -> pd.DataFrame:
-    """The runs of ``store`` by key; see ``Looking.table``."""
-    import pandas as pd
+    """The runs of ``store`` by key; see ``Looking.table``.
 
-    found = chosen(read_table(store), where)
+    Numbers are int64 where every run has an integer there, else float64, with NaN for runs without one; an integer
+    that no float holds exactly makes its column one of objects. Truth values that some runs lack, lists and mixed
+    values are objects, None where there is none. What cannot be read is told in one ``UserWarning``, by file name.
+    """
+    runs = read_runs(store).where(where)
+    warn_of(runs.damage)
     if sort is not None:
-        found = found.ordered(sort)
-    names = list(columns) if columns is not None else ["state", "epoch", *found.varying(), *found.metrics]
-    found.check(names)
-    frame = pd.DataFrame(found.rows, columns=["key", *(name for name in names if name != "key")])
-    return frame.set_index("key")
+        runs = runs.ordered(sort)
+    return frame_of(runs, columns)
+
+
+def frame_of(runs: Runs, columns: Iterable[str] | None = None) -> pd.DataFrame:
+    """``runs`` with the names ``columns``; by default state, epoch, what varies, all results, times."""
+    if columns is None:
+        names = ["state", "epoch", *runs.varying(), *runs.metrics, *TIMES]
+    else:
+        names = [columns] if isinstance(columns, str) else [name for name in dict.fromkeys(columns) if name != "key"]
+        runs.check(names)
+    has = set(runs.names)  # of an empty store any name may be right
+    cells = {name: series_of(name, runs[name]) if name in has else [] for name in names}
+    return pd.DataFrame(cells, index=pd.Index(runs.keys(), name="key", dtype="str"))
+
+
+def series_of(name: str, column: Column) -> Any:
+    """What pandas is given of a column."""
+    if name == "saved_at":
+        return _times(column.numbers())
+    if name in ("epoch", *TIMES) and column.values.dtype == object:  # there is no number in it
+        return column.numbers()
+    column = column.narrowed()
+    if column.values.dtype != object:
+        return column.values
+    values = column.values.copy()
+    values[[value is LACKS for value in column.values]] = None
+    # Left to pandas, texts become its own kind of text, where it has one.
+    has_text = column.is_text and any(value is not None for value in values)
+    return values if has_text else pd.Series(values, dtype=object if len(values) else "str").array
 
 
 def best(store: Store, metric: str, mode: Literal["min", "max"] | None = None, where: Condition = None) -> str:
-    """The key of the run with the lowest ``metric``, or the highest; names in acc or return are maximised."""
-    frame = table(store, where, [metric])[metric].dropna()
-    if frame.empty:
-        raise KeyNotFound(f"no run has a number {metric!r}")
-    is_max = mode == "max" if mode else metric.rpartition(".")[2].startswith(("acc", "return"))
-    return str(frame.idxmax() if is_max else frame.idxmin())
+    """The key of the run with the lowest ``metric``, or the highest; of equal ones the first key.
+
+    Without ``mode`` metrics whose name begins with acc or return are maximised. Runs whose value is NaN, infinite or
+    missing are passed over; ``KeyNotFound`` where no other is left.
+    """
+    if mode not in (None, "min", "max"):
+        raise ConfigError(f"mode {mode!r} is neither 'min' nor 'max'")
+    runs = read_runs(store)
+    runs.check([metric])
+    runs = runs.where(where)
+    warn_of(runs.damage)
+    values = runs[metric].numbers() if metric in runs.names else np.array([])
+    is_finite = np.isfinite(values)
+    if not is_finite.any():
+        raise KeyNotFound(f"no run has a finite number {metric!r}{_why_none(values, len(runs))}")
+    is_max = mode == "max" if mode else is_better_high(metric)
+    worst = -math.inf if is_max else math.inf
+    scores = np.where(is_finite, values, worst)
+    return runs.keys()[int(scores.argmax() if is_max else scores.argmin())]
 
 
-def chosen(found: Table, where: Condition) -> Table:
-    """The rows that meet ``where``."""
-    if where is None:
-        return found
-    if isinstance(where, str):
-        condition = parse(where)
-        if found.rows:
-            check_fields(condition, found.names)
-        return found.filtered(condition)
-    test: Callable[[Mapping[str, Any]], bool]
-    if callable(where):
-        test = where
-    else:
-        wanted = dict(where)
+def is_better_high(metric: str) -> bool:
+    """Whether a metric of this name is one that should grow.
 
-        def test(row: Mapping[str, Any]) -> bool:
-            return all(name in row and row[name] == value for name, value in wanted.items())
+    >>> is_better_high("acc_valid"), is_better_high("eval.return"), is_better_high("loss")
+    (True, True, False)
+    """
+    return metric.rpartition(".")[2].startswith(("acc", "return"))
 
-    return found.filtered(test)
+
+def warn_of(damage: tuple[str, ...]) -> None:
+    """Tell whoever called a method of ``Looking`` what could not be read; in a notebook the same is shown once."""
+    if damage:
+        told = listed(damage, _MOST_NAMED).replace(", damaged", "\ndamaged")
+        warnings.warn(f"some runs are shown in part: {told}", stacklevel=4)
+
+
+def _why_none(values: Array, count: int) -> str:
+    if not count:
+        return "; there are no such runs"
+    nans, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
+    return f": of {count} runs {nans} have NaN or nothing there, {infinite} are infinite"
+
+
+def _times(seconds: Array) -> Any:
+    """Seconds since 1970 as UTC times, to the microsecond; NaT for what is no such number."""
+    is_time = np.abs(seconds) < _LATEST_S  # false for NaN
+    micros = np.round(np.where(is_time, seconds, 0) * 1e6).astype(np.int64)
+    times = (micros * 1000).view("datetime64[ns]")
+    times[~is_time] = np.datetime64("NaT")
+    return pd.Series(times).dt.tz_localize("UTC").array

@@ -15,29 +15,33 @@ is false, ``!=`` and ``not in`` too; between unlike types only these two hold. `
 
 from __future__ import annotations
 
-import operator
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from jimmy_manager.errors import UnknownField, WhereError
+from jimmy_manager.nesting import flattened
+from jimmy_manager.results.conditions import Chain, Every, Field, Is, Not, Row, Some, Tree, of_mapping
 
-Row = Mapping[str, object]
-Test = Callable[[Row], bool]
+if TYPE_CHECKING:
+    from jimmy_manager.archives.looking import Condition
 
 MAX_LENGTH = 4_000
 MAX_DEPTH = 50
 
 
 class Where:
-    """A parsed filter: call it with a flat row of dotted paths; ``fields`` are those it asks for, in their order."""
+    """A filter: call it with a flat row of dotted paths; ``fields`` are those it asks for, in their order.
 
-    __slots__ = ("_places", "_test", "text")
+    ``tree`` is made of the classes in ``conditions``, or is a function of a row.
+    """
 
-    def __init__(self, text: str, test: Test, places: dict[str, int]) -> None:
+    __slots__ = ("_places", "text", "tree")
+
+    def __init__(self, text: str, tree: Tree, places: dict[str, int]) -> None:
         self.text = text
-        self._test = test
+        self.tree = tree
         self._places = places
 
     @property
@@ -46,14 +50,26 @@ class Where:
         return tuple(self._places)
 
     def place(self, field: str) -> str:
-        """Return the text with a caret under the first use of ``field``."""
-        return _pointer(self.text, self._places[field])
+        """Return the text with a caret under the first use of ``field``; nothing where there was no text."""
+        return f"\n{_pointer(self.text, self._places[field])}" if self.text else ""
 
     def __call__(self, row: Row) -> bool:
-        return self._test(row)
+        return self.tree(row)
 
     def __repr__(self) -> str:
         return f"parse({self.text!r})"
+
+
+def where_of(condition: Condition) -> Where:
+    """The filter that ``condition`` means, in whatever form it was given."""
+    if condition is None:
+        return Where("", Every(()), {})
+    if isinstance(condition, str):
+        return parse(condition)
+    if isinstance(condition, Mapping):
+        wanted = dict(flattened(condition))
+        return Where("", of_mapping(wanted), dict.fromkeys(wanted, 0))
+    return Where("", lambda row: bool(condition(row)), {})
 
 
 def parse(text: str) -> Where:
@@ -78,19 +94,15 @@ def check_fields(where: Where, known: Iterable[str]) -> None:
     names = set(known)
     for field in where.fields:
         if field not in names:
-            near = _nearest(field, names)
+            near = nearest(field, names)
             advice = f"; did you mean {near!r}?" if near else ""
-            raise UnknownField(f"unknown field {field!r} in the filter{advice}\n{where.place(field)}")
+            raise UnknownField(f"unknown field {field!r} in the filter{advice}{where.place(field)}")
 
 
 class _Token(NamedTuple):
     kind: str  # number, text, name, quoted, sign, end; and word for a name that is part of the grammar
     text: str
     place: int
-
-
-class _Field(NamedTuple):
-    name: str
 
 
 _TOKEN = re.compile(
@@ -115,12 +127,6 @@ _ADVICE = {
     "`": "the backquote is not closed",
     '"': "the quote is not closed",
     "'": "the quote is not closed",
-}
-_ORDER: dict[str, Callable[[float, float], bool]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
 }
 
 
@@ -149,30 +155,31 @@ class _Parser:
         self._depth = 0
         self.places: dict[str, int] = {}
 
-    def parse(self) -> Test:
+    def parse(self) -> Tree:
+        """The whole tree."""
         test = self._expression()
         if self._token.kind != "end":
             raise self._expected("'and', 'or' or the end")
         return test
 
-    def _expression(self) -> Test:
+    def _expression(self) -> Tree:
         tests = [self._both()]
         while self._accept("or"):
             tests.append(self._both())
-        return tests[0] if len(tests) == 1 else lambda row: any(test(row) for test in tests)
+        return tests[0] if len(tests) == 1 else Some(tuple(tests))
 
-    def _both(self) -> Test:
+    def _both(self) -> Tree:
         tests = [self._one()]
         while self._accept("and"):
             tests.append(self._one())
-        return tests[0] if len(tests) == 1 else lambda row: all(test(row) for test in tests)
+        return tests[0] if len(tests) == 1 else Every(tuple(tests))
 
-    def _one(self) -> Test:
+    def _one(self) -> Tree:
         if self._accept("not"):
             self._deeper()
             test = self._one()
             self._depth -= 1
-            return lambda row: not test(row)
+            return Not(test)
         if self._accept("("):
             self._deeper()
             test = self._expression()
@@ -180,22 +187,20 @@ class _Parser:
             return test
         return self._comparison()
 
-    def _comparison(self) -> Test:
+    def _comparison(self) -> Tree:
         values, signs = [self._value()], []
         while sign := self._sign():
             place = self._token.place
             values.append(self._value())
-            if sign.endswith("in") and not isinstance(values[-1], _Field | list | str):
+            if sign.endswith("in") and not isinstance(values[-1], Field | list | str):
                 raise _error(self._text, place, "only a list, a text or a field can hold a value")
             signs.append(sign)
         first = values[0]
         if signs:
-            pairs = list(zip(values, signs, values[1:], strict=False))
-            return lambda row: all(_compare(_look(row, left), sign, _look(row, right)) for left, sign, right in pairs)
-        if not isinstance(first, _Field):
+            return Chain(tuple(values), tuple(signs))
+        if not isinstance(first, Field):
             raise self._expected("a comparison")
-        name = first.name
-        return lambda row: bool(row.get(name))
+        return Is(first.name)
 
     def _sign(self) -> str:
         if self._token.text == "not" and self._token.kind == "word" and self._tokens[self._next + 1].text == "in":
@@ -217,7 +222,7 @@ class _Parser:
             if token.kind == "name" and token.text in _CONSTANTS:
                 return _CONSTANTS[token.text]
             self.places.setdefault(token.text, token.place)
-            return _Field(token.text)
+            return Field(token.text)
         if self._accept("["):
             return self._list()
         raise self._expected("a field or a value")
@@ -228,7 +233,7 @@ class _Parser:
         while not (self._token.kind == "sign" and self._token.text == "]"):
             place = self._token.place
             items.append(self._value())
-            if isinstance(items[-1], _Field):
+            if isinstance(items[-1], Field):
                 raise _error(self._text, place, "a list holds values, not fields; put text in quotes")
             if not self._accept(","):
                 break
@@ -268,43 +273,6 @@ class _Parser:
         return _error(self._text, self._token.place, f"expected {what} here, {found}")
 
 
-_ABSENT = object()
-
-
-def _look(row: Row, value: object) -> object:
-    return row.get(value.name, _ABSENT) if isinstance(value, _Field) else value
-
-
-def _compare(left: object, sign: str, right: object) -> bool:
-    if left is _ABSENT or right is _ABSENT:
-        return False
-    if sign in ("==", "!="):
-        return _equal(left, right) == (sign == "==")
-    if sign in ("in", "not in"):
-        return _holds(right, left) == (sign == "in")
-    if _kind(left) != _kind(right) or _kind(left) not in (float, str):
-        return False
-    return _ORDER[sign](left, right)  # type: ignore[arg-type]
-
-
-def _equal(left: object, right: object) -> bool:
-    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
-        return len(left) == len(right) and all(map(_equal, left, right))
-    return _kind(left) == _kind(right) and left == right
-
-
-def _holds(container: object, value: object) -> bool:
-    if isinstance(container, list | tuple):
-        return any(_equal(value, item) for item in container)
-    return isinstance(container, str) and isinstance(value, str) and value in container
-
-
-def _kind(value: object) -> type:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float
-    return str if isinstance(value, str) else type(value)
-
-
 def _number(text: str) -> int | float:
     return int(text) if text.lstrip("+-").isdigit() else float(text)
 
@@ -321,7 +289,7 @@ def _pointer(text: str, place: int) -> str:
     return f"  {lead}{shown}{tail}\n  {' ' * (len(lead) + place - start)}^"
 
 
-def _nearest(field: str, names: set[str]) -> str | None:
+def nearest(field: str, names: Iterable[str]) -> str | None:
     """Return the known field of the same last name, else the one spelled most alike."""
     import difflib
 

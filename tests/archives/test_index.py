@@ -16,7 +16,8 @@ import pytest
 
 from jimmy_manager.archives import cache, index, layout, listing, previews
 from jimmy_manager.archives.attempt import Attempt
-from jimmy_manager.archives.cache import Cache, Indexed
+from jimmy_manager.archives.cache import Cache
+from jimmy_manager.archives.columns import Indexed
 from jimmy_manager.archives.index import cache_path, read_plainly, read_rows
 from jimmy_manager.archives.store import Store
 from jimmy_manager.errors import JimmyError
@@ -24,6 +25,7 @@ from tests.archives.runs import filling
 from tests.archives.runs import listing as files_below
 
 CONFIG = {"lr": 0.1, "seed": 0}
+EMPTY = Indexed("abcdef12", "new", None, None, None, None, None, False, {}, {})
 
 
 @pytest.fixture(autouse=True)
@@ -107,8 +109,8 @@ def test_rows_say_what_a_list_shows(store: Store) -> None:
     assert row == again
     stats = store.stats[key]
     assert row == Indexed(
-        key, "done", 1, 0, stats["at"], True, {"optim.lr": 0.1, "optim.betas": [0.9, 0.99], "extra": {}},
-        {"epoch": 1, "loss": 0.5}, (),
+        key, "done", 1, 0, stats["at"], stats["train_s"], stats["eval_s"], True,
+        {"optim.lr": 0.1, "optim.betas": [0.9, 0.99], "extra": {}}, {"epoch": 1, "loss": 0.5}, (),
     )
 
 
@@ -120,11 +122,11 @@ def test_rows_say_what_a_list_shows(store: Store) -> None:
     ],
 )
 def test_every_value_comes_back_with_its_type(tmp_path: Path, value: Any) -> None:
-    row = Indexed("abcdef12", "new", None, None, None, False, {"x": value, "y": 1}, {"p": value})
-    other = Indexed("abcdef13", "new", 1, 2, 3.0, True, {"z": 2}, {}, ("damage",))
+    row = EMPTY._replace(config={"x": value, "y": 1}, preview={"p": value})
+    other = Indexed("abcdef13", "new", 1, 2, 3.0, 0.5, 0.25, True, {"z": 2}, {}, ("damage",))
     opened = Cache(str(tmp_path / "x.sqlite"))
     opened.put([(row, False), (other, True)], [], {})
-    assert exactly(list(opened.rows())) == exactly([row, other])
+    assert exactly(list(opened.columns({}).rows())) == exactly([row, other])
     assert opened.live() == ["abcdef13"]
     opened.close()
 
@@ -138,21 +140,21 @@ def test_numbers_that_are_none_come_back_from_previews(store: Store, value: floa
 def test_fields_beyond_the_last_column_come_back_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "MOST_COLUMNS", 3)
     rows = [
-        Indexed(f"abcdef{i}0", "new", None, None, None, False, {f"f{j}": [j, True] for j in range(i)}, {f"g{i}": None})
+        EMPTY._replace(key=f"abcdef{i}0", config={f"f{j}": [j, True] for j in range(i)}, preview={f"g{i}": None})
         for i in range(8)
     ]
     opened = Cache(str(tmp_path / "x.sqlite"))
     opened.put([(row, False) for row in rows], [], {})
-    assert exactly(list(opened.rows())) == exactly(rows)
+    assert exactly(list(opened.columns({}).rows())) == exactly(rows)
     opened.close()
 
 
 def test_hostile_field_names_are_only_names(tmp_path: Path) -> None:
     config = {'x"; DROP TABLE runs; --': 1, "key": 2, "c0": 3, "": 4, "\ud800": 5, "ÀÉ": 6}
-    row = Indexed("abcdef12", "new", None, None, None, False, config, {})
+    row = EMPTY._replace(config=config)
     opened = Cache(str(tmp_path / "x.sqlite"))
     opened.put([(row, False)], [], {})
-    assert exactly(list(opened.rows())) == exactly([row])
+    assert exactly(list(opened.columns({}).rows())) == exactly([row])
     opened.close()
 
 

@@ -13,7 +13,7 @@ import pytest
 from jimmy_manager import Manager, Store
 from jimmy_manager.archives.listing import read_all
 from jimmy_manager.errors import UnknownField
-from jimmy_manager.results.table import Table, read_table, table_of
+from jimmy_manager.results.table import TIMES, Table, read_table, table_of
 from jimmy_manager.results.where import parse
 
 
@@ -40,7 +40,10 @@ def row_of(table: Table, key: str) -> dict[str, Any]:
 
 def test_a_row_holds_state_configuration_and_scalars_of_the_preview(manager: Job) -> None:
     key = manager.process({"lr": 0.5})
-    assert row_of(read_table(manager.store), key) == {
+    row = row_of(read_table(manager.store), key)
+    stats = manager.stats[key]
+    assert [row.pop(name) for name in TIMES] == [stats[name] for name in ("at", "train_s", "eval_s")]
+    assert row == {
         "key": key, "state": "done", "epoch": 1, "lr": 0.5, "optim.wd": 0.0, "config.state": "mine",
         "loss": 0.5, "deep.acc": 0.5, "preview.lr": 7, "preview.epoch": 8,
     }  # fmt: skip

@@ -1,0 +1,101 @@
+"""The runs of a store column by column: what a DataFrame is made of, and what is filtered and sorted before it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from jimmy_manager.archives.columns import LACKS, Cells, Columns
+from jimmy_manager.archives.index import read_columns
+from jimmy_manager.results.column import Array, Column
+from jimmy_manager.results.masks import mask
+from jimmy_manager.results.table import OWN, STATES, TIMES, check_names, shown_names
+from jimmy_manager.results.where import check_fields, where_of
+
+if TYPE_CHECKING:
+    from jimmy_manager.archives.looking import Condition
+    from jimmy_manager.archives.store import Store
+
+
+class Runs:
+    """A selection of the runs in ``columns``, in some order, under the names that ``Table`` has for them."""
+
+    def __init__(self, columns: Columns) -> None:
+        own = columns.own
+        fields, metrics = shown_names(columns.config, columns.preview)
+        self.fields = tuple(fields.values())
+        self.metrics = tuple(metrics.values())
+        self.names = (*OWN, *self.fields, *self.metrics, *TIMES)
+        self.damage = tuple(text for texts in own["damage"].values for text in texts)
+        states = [STATES.get(state, state) for state in own["state"].values]
+        self._cells: dict[str, Cells] = {"key": own["key"], "state": Cells.of(states), "epoch": own["epoch"]}
+        self._cells |= {fields[path]: cells for path, cells in columns.config.items()}
+        self._cells |= {metrics[path]: cells for path, cells in columns.preview.items()}
+        self._cells |= {"saved_at": own["at"], "train_s": own["train_s"], "eval_s": own["eval_s"]}
+        self._columns: dict[str, Column] = {}
+        self._places: Array | None = None
+        self._count = columns.height
+
+    def __len__(self) -> int:
+        return self._count if self._places is None else len(self._places)
+
+    def __getitem__(self, name: str) -> Column:
+        """The column of one of ``names``, made when it is first asked for."""
+        if name not in self._columns:
+            # Popped: as objects of Python a column takes several times its array.
+            self._columns[name] = Column.of(self._cells.pop(name))
+        column = self._columns[name]
+        return column if self._places is None else column.take(self._places)
+
+    def keys(self) -> list[str]:
+        """The keys."""
+        return self["key"].cells()
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """A dict for each run, without the fields that it lacks."""
+        columns = {name: self[name].cells() for name in self.names}
+        for values in zip(*columns.values(), strict=True):
+            yield {name: value for name, value in zip(columns, values, strict=True) if value is not LACKS}
+
+    def varying(self) -> tuple[str, ...]:
+        """The fields of the configurations that do not have one value in all of these runs."""
+        return tuple(name for name in self.fields if self[name].varies())
+
+    def numeric(self) -> tuple[str, ...]:
+        """Those results that are numbers in some of these runs."""
+        return tuple(name for name in self.metrics if self.is_numeric(name) and self[name].values.dtype != bool)
+
+    def is_numeric(self, name: str) -> bool:
+        """Whether some of these runs have a number there, or a truth value where all have one."""
+        column = self[name]
+        return column.values.dtype != object or any(type(value) in (int, float) for value in column.values)
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise UnknownField, with the nearest name, for one that no run has; where there are no runs for none."""
+        if self._count:
+            check_names(names, self.names)
+
+    def where(self, condition: Condition) -> Runs:
+        """Those that meet ``condition``; UnknownField where it asks for what no run has."""
+        if condition is None:
+            return self
+        where = where_of(condition)
+        if self._count:
+            check_fields(where, self.names)
+        return self._taken(mask(where.tree, self).nonzero()[0])
+
+    def ordered(self, by: str) -> Runs:
+        """Sorted by the name ``by``, descending for ``-NAME``; NaN and then what is missing come last."""
+        name = by.removeprefix("-")
+        self.check([name])
+        return self._taken(self[name].order(reverse=by.startswith("-"))) if self._count else self
+
+    def _taken(self, places: Array) -> Runs:
+        taken = object.__new__(Runs)
+        taken.__dict__ = self.__dict__ | {"_places": places if self._places is None else self._places[places]}
+        return taken
+
+
+def read_runs(store: Store) -> Runs:
+    """The runs of ``store`` that were not popped, by key."""
+    return Runs(read_columns(store))
