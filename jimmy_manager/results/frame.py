@@ -12,9 +12,10 @@ import pandas as pd
 
 from jimmy_manager.archives.columns import LACKS
 from jimmy_manager.errors import ConfigError, KeyNotFound
+from jimmy_manager.manager.plain_text import plain
 from jimmy_manager.results.column import Array, Column
 from jimmy_manager.results.runs import Runs, read_runs
-from jimmy_manager.results.table import TIMES, listed
+from jimmy_manager.results.table import TIMES
 
 if TYPE_CHECKING:
     from jimmy_manager.archives.looking import Condition
@@ -103,8 +104,9 @@ def is_better_high(metric: str) -> bool:
 def warn_of(damage: tuple[str, ...]) -> None:
     """Tell whoever called a method of ``Looking`` what could not be read; in a notebook the same is shown once."""
     if damage:
-        told = listed(damage, _MOST_NAMED).replace(", damaged", "\ndamaged")
-        warnings.warn(f"some runs are shown in part: {told}", stacklevel=4)
+        more = [f"and {len(damage) - _MOST_NAMED} more; see 'jimmy check'"] if len(damage) > _MOST_NAMED else []
+        told = "".join(f"\n  {plain(text)}" for text in (*damage[:_MOST_NAMED], *more))
+        warnings.warn(f"some runs are shown in part:{told}", stacklevel=4)
 
 
 def _why_none(values: Array, count: int) -> str:
