@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PUBLIC = ["Config", "Manager", "Store", "TrainedManager", "JimmyError", "grid", "from_cli"]
 # What the two README commands do not install: the extras that need more than the base and the tools.
-OPTIONAL = ("vision", "dashboard", "slurm", "export", "bench")
+OPTIONAL = ("vision", "dashboard", "slurm", "export", "parquet", "bench")
 
 
 def declared(*extras: str) -> list[Requirement]:

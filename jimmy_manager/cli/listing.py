@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from jimmy_manager.cli.columns import text
-from jimmy_manager.cli.options import json_option, open_store, store_option
+from jimmy_manager.cli.options import json_option, open_store, sort_option, store_option, where_option
 from jimmy_manager.manager.plain_text import plain
 from jimmy_manager.results.names import Names, condition
 from jimmy_manager.results.table import Table, read_table
@@ -21,8 +21,8 @@ _ALWAYS = ("key", "state", "epoch")
 
 @click.command()
 @store_option
-@click.option("--where", metavar="FILTER", help="""E.g. 'lr < 0.01 and arch == "cnn"'.""")
-@click.option("--sort", metavar="NAME", help="Sort by a column; -NAME puts the highest first.")
+@where_option
+@sort_option
 @click.option("--columns", metavar="A,B,C", help="These columns alone.")
 @click.option("--all", "show_all", is_flag=True, help="All columns, however wide.")
 @click.option("--pager/--no-pager", default=True, help="Whether a long list on a terminal goes through $PAGER.")

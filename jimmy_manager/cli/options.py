@@ -73,6 +73,7 @@ store_option = click.option(
     type=click.Path(file_okay=False), help="The store; else $JIMMY_STORE.",
 )
 where_option = click.option("--where", metavar="FILTER", help="""E.g. 'optim.lr < 0.01 and arch == "cnn"'.""")
+sort_option = click.option("--sort", metavar="NAME", help="Sort by a column; -NAME puts the highest first.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 

@@ -66,11 +66,28 @@ def series_of(name: str, column: Column) -> Any:
     values = column.values.copy()
     values[[value is LACKS for value in column.values]] = None
     # Left to pandas, texts become its own kind of text, where it has one.
-    has_text = column.is_text and any(value is not None for value in values)
-    return values if has_text else pd.Series(values, dtype=object if len(values) else "str").array
+    is_text = column.is_text and _is_text(values)
+    return values if is_text else pd.Series(values, dtype=object if len(values) else "str").array
+
+
+def _is_text(values: Array) -> bool:
+    """Whether there is text in ``values`` and all of it has bytes, which a lone surrogate has not."""
+    texts = {value for value in values if value is not None}
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return bool(texts)
 
 
 def best(store: Store, metric: str, mode: Literal["min", "max"] | None = None, where: Condition = None) -> str:
+    """The key of the best run of ``store``; see ``best_of``."""
+    runs = read_runs(store)
+    warn_of(runs.damage)
+    return best_of(runs, metric, mode, where)
+
+
+def best_of(runs: Runs, metric: str, mode: Literal["min", "max"] | None = None, where: Condition = None) -> str:
     """The key of the run with the lowest ``metric``, or the highest; of equal ones the first key.
 
     Without ``mode`` metrics whose name begins with acc or return are maximised. Runs whose value is NaN, infinite or
@@ -78,17 +95,14 @@ def best(store: Store, metric: str, mode: Literal["min", "max"] | None = None, w
     """
     if mode not in (None, "min", "max"):
         raise ConfigError(f"mode {mode!r} is neither 'min' nor 'max'")
-    runs = read_runs(store)
     runs.check([metric])
     runs = runs.where(where)
-    warn_of(runs.damage)
     values = runs[metric].numbers() if metric in runs.names else np.array([])
     is_finite = np.isfinite(values)
     if not is_finite.any():
         raise KeyNotFound(f"no run has a finite number {metric!r}{_why_none(values, len(runs))}")
     is_max = mode == "max" if mode else is_better_high(metric)
-    worst = -math.inf if is_max else math.inf
-    scores = np.where(is_finite, values, worst)
+    scores = np.where(is_finite, values, -math.inf if is_max else math.inf)
     return runs.keys()[int(scores.argmax() if is_max else scores.argmin())]
 
 

@@ -36,15 +36,27 @@ def group(
     NaN for a single run. By default ``metrics`` are all numbers of the previews.
     """
     runs = read_runs(store)
-    left_out = [over] if isinstance(over, str) else list(over)
-    runs.check(name for name in left_out if over != "seed")  # a job without seeds is no mistake
-    chosen = None if by is None else [by] if isinstance(by, str) else list(dict.fromkeys(by))
-    wanted = None if metrics is None else [metrics] if isinstance(metrics, str) else list(dict.fromkeys(metrics))
+    warn_of(runs.damage)
+    return group_of(runs, by, over, where, metrics)
+
+
+def group_of(
+    runs: Runs, by: str | Iterable[str] | None = None, over: str | Iterable[str] = "seed", where: Condition = None,
+    metrics: Iterable[str] | None = None,
+) -> pd.DataFrame:
+    """``group`` of ``runs``."""
+    left_out = _names(over)
+    runs.check(name for name in left_out if name != "seed")  # a job without seeds is no mistake
+    chosen = None if by is None else _names(by)
+    wanted = None if metrics is None else _names(metrics)
     runs.check([*(chosen or ()), *(wanted or ())])
     runs = runs.where(where)
-    warn_of(runs.damage)
     fields = [name for name in runs.varying() if name not in left_out] if chosen is None else chosen
     return statistics_of(runs, fields, runs.numeric() if wanted is None else wanted)
+
+
+def _names(names: str | Iterable[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(dict.fromkeys(names))
 
 
 def statistics_of(runs: Runs, fields: list[str], metrics: Iterable[str]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import pandas as pd  # noqa: TC002
 import pytest
 from scipy import stats
 
