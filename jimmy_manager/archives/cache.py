@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -66,9 +67,10 @@ class Unavailable(Exception):
 
 
 class Cache:
-    """One open cache file."""
+    """One open cache file; ``state`` changes whenever anybody changes a row, and is empty where another process did."""
 
     def __init__(self, path: str) -> None:
+        self.state = ""
         self._numbers: dict[tuple[str, str], int] = {}
         with _errors():
             self._sql = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
@@ -84,7 +86,13 @@ class Cache:
     def meta(self) -> dict[str, str]:
         """Whatever was said to belong to these rows."""
         with _errors():
-            return dict(self._sql.execute("SELECT name, value FROM meta"))
+            return dict(self._sql.execute("SELECT name, value FROM meta WHERE name != 'state'"))
+
+    def begin(self) -> str:
+        """Begin to bring the rows up to date; returns the ``state`` that they have."""
+        with _errors():
+            self.state = self._read_state()
+        return self.state
 
     def clear(self, meta: Mapping[str, str]) -> None:
         """Forget all rows; those to come belong to ``meta``."""
@@ -94,6 +102,7 @@ class Cache:
             for statement in filter(str.strip, _SCHEMA.split(";")):
                 self._sql.execute(statement)
             self._sql.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+            self._change_state()
             self._sql.execute(f"PRAGMA user_version = {VERSION}")
         self._numbers = {}
 
@@ -130,22 +139,24 @@ class Cache:
     ) -> None:
         """Keep ``rows`` (each with whether it is live) and shards, and forget ``gone``, all or nothing."""
         with _errors(), _Transaction(self._sql):
+            if self._read_state() != self.state:
+                self.state = ""  # somebody else has written since: whose rows are the newer ones is not known
+            self._change_state()
             self._numbers = self._read_fields()
             self._sql.executemany("DELETE FROM runs WHERE key = ?", ((key,) for key in gone))
-            for row, is_live in rows:
-                self._put_row(row, is_live)
+            self._put_rows(rows)
             for (archive, shard), read in shards.items():
                 self._sql.execute("DELETE FROM shards WHERE archive = ? AND shard = ?", (archive, shard))
                 if read is not None:
                     values = (archive, shard, *read[0], json.dumps(read[1], separators=(",", ":")))
                     self._sql.execute("INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?)", values)
 
-    def columns(self, meta: Mapping[str, str]) -> Columns:
-        """Every row, by key; ``Unavailable`` where another process has made them belong to something else."""
+    def columns(self) -> Columns | None:
+        """Every row, by key; None where another process has changed one since ``begin``."""
         with _errors(), _Transaction(self._sql, "DEFERRED"):
             fields = self._read_fields()
-            if self.meta() != meta:
-                raise Unavailable("another process has made it anew")
+            if self._read_state() != self.state:
+                return None
             selected = self._sql.execute("SELECT * FROM runs ORDER BY key")
             names = [column[0] for column in selected.description]
             if names != [*_OWN, *(f"c{number}" for number in range(len(fields)))]:
@@ -184,23 +195,28 @@ class Cache:
         self._numbers = numbers
         return numbers
 
-    def _put_row(self, row: Indexed, is_live: bool) -> None:
-        damage = json.dumps(row.damage) if row.damage else None
-        columns = list(_OWN)
-        values: list[Any] = [*row[: len(OWN) - 1], damage, is_live, None]
-        more: dict[str, dict[str, Any]] = {}
-        for side, fields in (("config", row.config), ("preview", row.preview)):
-            for path, value in fields.items():
-                number = self._number(side, path)
-                if number is None:
-                    more.setdefault(side, {})[path] = value
-                else:
-                    columns.append(f"c{number}")
-                    values.append(_encoded(value))
-        if more:
-            values[_OWN.index("more")] = json.dumps(more)
-        marks = ", ".join("?" * len(values))
-        self._sql.execute(f"INSERT OR REPLACE INTO runs ({', '.join(columns)}) VALUES ({marks})", values)
+    def _read_state(self) -> str:
+        found = self._sql.execute("SELECT value FROM meta WHERE name = 'state'").fetchone()
+        return str(found[0]) if found else ""
+
+    def _change_state(self) -> None:
+        """Say that the rows have changed; they are still known to this object if they were before."""
+        state = secrets.token_hex(8)
+        self._sql.execute("INSERT OR REPLACE INTO meta VALUES ('state', ?)", (state,))
+        self.state = state if self.state else ""
+
+    def _put_rows(self, rows: Iterable[tuple[Indexed, bool]]) -> None:
+        alike: dict[Any, list[tuple[Indexed, bool]]] = {}
+        for row, is_live in rows:
+            alike.setdefault((tuple(row.config), tuple(row.preview)), []).append((row, is_live))
+        for paths, found in alike.items():
+            sides = zip(("config", "preview"), paths, strict=True)
+            numbers = {(side, path): self._number(side, path) for side, named in sides for path in named}
+            kept = [number for number in numbers.values() if number is not None]
+            columns = ", ".join((*_OWN, *(f"c{number}" for number in kept)))
+            marks = ", ".join("?" * (len(_OWN) + len(kept)))
+            values = (_values(row, is_live, numbers, len(kept)) for row, is_live in found)
+            self._sql.executemany(f"INSERT OR REPLACE INTO runs ({columns}) VALUES ({marks})", values)
 
     def _number(self, side: str, path: str) -> int | None:
         """The column of a field, made for a new one; None beyond the last."""
@@ -212,6 +228,20 @@ class Cache:
             self._sql.execute(f"ALTER TABLE runs ADD COLUMN c{number}")
             self._numbers[side, path] = number
         return number
+
+
+def _values(row: Indexed, is_live: bool, numbers: dict[tuple[str, str], int | None], kept: int) -> list[Any]:
+    """The cells of ``row``, in the order of ``numbers``; fields without one as JSON."""
+    fields: Iterable[Any] = (*row.config.values(), *row.preview.values())
+    more: dict[str, dict[str, Any]] = {}
+    if kept < len(numbers):
+        for ((side, path), number), value in zip(numbers.items(), fields, strict=True):
+            if number is None:
+                more.setdefault(side, {})[path] = value
+        fields = (v for v, number in zip(fields, numbers.values(), strict=True) if number is not None)
+    damage = json.dumps(row.damage) if row.damage else None
+    own = (*row[: len(OWN) - 1], damage, is_live, json.dumps(more) if more else None)
+    return [*own, *map(_encoded, fields)]
 
 
 class _Transaction:
@@ -312,10 +342,9 @@ def _expect(values: Iterable[Any], *kinds: type) -> None:
 
 def _encoded(value: Any) -> Any:
     kind = type(value)
-    is_native = (
-        (kind is float and math.isfinite(value)) or (kind is int and -(1 << 63) <= value < 1 << 63)
-        or (kind is str and _is_text(value))
-    )
+    if kind is float and math.isfinite(value):
+        return value
+    is_native = (kind is int and -(1 << 63) <= value < 1 << 63) or (kind is str and _is_text(value))
     return value if is_native else json.dumps(value, separators=(",", ":")).encode("ascii")
 
 

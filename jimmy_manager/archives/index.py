@@ -40,21 +40,33 @@ _WATCHED = ("configs", "claims", "stats")
 _LASTING = ("new", "released", "retry", "failed", "done")
 _TICK_S = 2.0
 """The coarsest time stamps of a file system: two changes within it may leave one mtime."""
+_TRIES = 5
+"""So often a cache that another process changes meanwhile is brought up to date anew."""
 _LONG_AGO_S = 60.0
 """An mtime this old by this node's clock is of an earlier tick, however wrong the clocks are."""
 
 
 def read_columns(store: Store) -> Columns:
     """Every run of ``store`` that was not popped, by key; through the index where that is possible."""
+    found = read_changed(store, "")[1]
+    assert found is not None, "nothing was known before"
+    return found
+
+
+def read_changed(store: Store, known: str) -> tuple[str, Columns | None]:
+    """``read_columns``, and what is to be given as ``known`` next time: then None says that nothing has changed.
+
+    It is empty where the runs may be others the next time although nothing is written: while one is held, say.
+    """
     path = cache_path(store)
     for _ in range(2 if path else 0):
         try:
-            return _through(store, str(path))
+            return _through(store, str(path), known)
         except Unavailable:
             break
         except Broken:
             _forget(str(path))
-    return Columns.of(read_plainly(store))
+    return "", Columns.of(read_plainly(store))
 
 
 def read_rows(store: Store) -> list[Indexed]:
@@ -97,23 +109,30 @@ def indexed(run: Listed) -> Indexed:
     )
 
 
-def _through(store: Store, path: str) -> Columns:
+def _through(store: Store, path: str, known: str) -> tuple[str, Columns | None]:
     cache = Cache(path)
     try:
-        meta = {"ledger": repr(store.ledger)}
-        if cache.meta() != meta:
-            cache.clear(meta)
-        fresh = _refresh(store, cache)
-        with _collector_paused():
-            return cache.columns(meta).updated(fresh)
+        for _ in range(_TRIES):
+            meta = {"ledger": repr(store.ledger)}
+            if cache.meta() != meta:
+                cache.clear(meta)
+            before = cache.begin()
+            with _collector_paused():
+                fresh, is_written = _refresh(store, cache)
+                if known and not fresh and not is_written and before == known:
+                    return known, None
+                columns = cache.columns()
+                if columns is not None:
+                    return "" if fresh else cache.state, columns.updated(fresh)
+        raise Unavailable("others change it all the time")
     finally:
         cache.close()
 
 
-def _refresh(store: Store, cache: Cache) -> dict[str, Indexed | None]:
-    """Bring the cache up to date; return the runs that were read again by key, None for those that are gone.
+def _refresh(store: Store, cache: Cache) -> tuple[dict[str, Indexed | None], bool]:
+    """Bring the cache up to date; return by key what is not kept there, and whether anything was written.
 
-    They count more than what the cache says of them by now: a process that began earlier may have kept what it read.
+    Not kept are runs that a worker holds, and whatever could not be written; None stands for a run that is gone.
     """
     root = Path(store.directory or "")
     changed = _Changes(root, cache)
@@ -121,20 +140,23 @@ def _refresh(store: Store, cache: Cache) -> dict[str, Indexed | None]:
     for key in cache.live():
         live.setdefault(key[:2], set()).add(key)
     fresh: dict[str, Indexed | None] = {}
-    can_write = True
+    can_write, is_written = True, False
     for shard in sorted({*changed.shards(), *live}):
         known = live.get(shard, set())
         dirty, scanned = changed.scan(shard)
         read = {run.key: indexed(run) for run in read_shard(store, shard, dirty | known)}
-        fresh.update({key: read.get(key) for key in dirty | known})
+        told = {key: read.get(key) for key in dirty | known}
         lasting = [key for key in known if key not in dirty and (key not in read or not _is_live(read[key]))]
         if can_write and (scanned or lasting):
             try:
                 kept = ((read[key], _is_live(read[key])) for key in (*dirty, *lasting) if key in read)
                 cache.put(kept, [key for key in (*dirty, *lasting) if key not in read], scanned)
+                is_written = True
+                told = {key: read.get(key) for key in known.difference(dirty, lasting)}
             except Unavailable:  # another process writes the same just now, or the disk is full
                 can_write = False
-    return fresh
+        fresh |= told
+    return fresh, is_written
 
 
 def _is_live(row: Indexed) -> bool:

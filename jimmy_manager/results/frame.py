@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -64,7 +65,8 @@ def series_of(name: str, column: Column) -> Any:
     if column.values.dtype != object:
         return column.values
     values = column.values.copy()
-    values[[value is LACKS for value in column.values]] = None
+    for place, value in enumerate(values) if not column.is_text or LACKS in values else ():
+        values[place] = None if value is LACKS else deepcopy(value)  # lists are kept for the next table
     # Left to pandas, texts become its own kind of text, where it has one.
     is_text = column.is_text and _is_text(values)
     return values if is_text else pd.Series(values, dtype=object if len(values) else "str").array

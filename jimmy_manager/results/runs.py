@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from jimmy_manager.archives.columns import LACKS, Cells, Columns
-from jimmy_manager.archives.index import read_columns
+from jimmy_manager.archives.index import read_changed
 from jimmy_manager.results.column import Array, Column
 from jimmy_manager.results.masks import mask
 from jimmy_manager.results.table import OWN, STATES, TIMES, check_names, shown_names
@@ -28,11 +29,11 @@ class Runs:
         self.names = (*OWN, *self.fields, *self.metrics, *TIMES)
         self.damage = tuple(text for texts in own["damage"].values for text in texts)
         states = [STATES.get(state, state) for state in own["state"].values]
-        self._cells: dict[str, Cells] = {"key": own["key"], "state": Cells.of(states), "epoch": own["epoch"]}
-        self._cells |= {fields[path]: cells for path, cells in columns.config.items()}
-        self._cells |= {metrics[path]: cells for path, cells in columns.preview.items()}
-        self._cells |= {"saved_at": own["at"], "train_s": own["train_s"], "eval_s": own["eval_s"]}
-        self._columns: dict[str, Column] = {}
+        cells = {"key": own["key"], "state": Cells.of(states), "epoch": own["epoch"]}
+        cells |= {fields[path]: column for path, column in columns.config.items()}
+        cells |= {metrics[path]: column for path, column in columns.preview.items()}
+        cells |= {"saved_at": own["at"], "train_s": own["train_s"], "eval_s": own["eval_s"]}
+        self._columns = {name: Column.of(column) for name, column in cells.items()}
         self._places: Array | None = None
         self._count = columns.height
 
@@ -40,10 +41,7 @@ class Runs:
         return self._count if self._places is None else len(self._places)
 
     def __getitem__(self, name: str) -> Column:
-        """The column of one of ``names``, made when it is first asked for."""
-        if name not in self._columns:
-            # Popped: as objects of Python a column takes several times its array.
-            self._columns[name] = Column.of(self._cells.pop(name))
+        """The column of one of ``names``."""
         column = self._columns[name]
         return column if self._places is None else column.take(self._places)
 
@@ -96,6 +94,20 @@ class Runs:
         return taken
 
 
+_KEPT: WeakKeyDictionary[Store, tuple[str, Runs]] = WeakKeyDictionary()
+"""What was read last of each store that is open, with what tells whether it still holds; a few numbers a run."""
+
+
 def read_runs(store: Store) -> Runs:
-    """The runs of ``store`` that were not popped, by key."""
-    return Runs(read_columns(store))
+    """The runs of ``store`` that were not popped, by key; those read before where nothing has changed since."""
+    known, kept = _KEPT.get(store, ("", None))
+    state, columns = read_changed(store, known)
+    if columns is None and kept is not None:
+        return kept
+    assert columns is not None, "nothing was known before"
+    runs = Runs(columns)
+    if state:
+        _KEPT[store] = (state, runs)
+    else:
+        _KEPT.pop(store, None)
+    return runs

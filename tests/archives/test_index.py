@@ -102,6 +102,13 @@ def index_files(home: Path) -> list[Path]:
     return sorted((home / "jimmy_manager").glob("*.sqlite"))
 
 
+def rows_of(opened: Cache) -> list[Indexed]:
+    opened.begin()
+    columns = opened.columns()
+    assert columns is not None
+    return list(columns.rows())
+
+
 def test_rows_say_what_a_list_shows(store: Store) -> None:
     key = finished(store, {"optim": {"lr": 0.1, "betas": [0.9, 0.99]}, "extra": {}}, loss=0.5)
     [row] = assert_equal(store)
@@ -126,7 +133,7 @@ def test_every_value_comes_back_with_its_type(tmp_path: Path, value: Any) -> Non
     other = Indexed("abcdef13", "new", 1, 2, 3.0, 0.5, 0.25, True, {"z": 2}, {}, ("damage",))
     opened = Cache(str(tmp_path / "x.sqlite"))
     opened.put([(row, False), (other, True)], [], {})
-    assert exactly(list(opened.columns({}).rows())) == exactly([row, other])
+    assert exactly(rows_of(opened)) == exactly([row, other])
     assert opened.live() == ["abcdef13"]
     opened.close()
 
@@ -145,7 +152,7 @@ def test_fields_beyond_the_last_column_come_back_as_well(tmp_path: Path, monkeyp
     ]
     opened = Cache(str(tmp_path / "x.sqlite"))
     opened.put([(row, False) for row in rows], [], {})
-    assert exactly(list(opened.columns({}).rows())) == exactly(rows)
+    assert exactly(rows_of(opened)) == exactly(rows)
     opened.close()
 
 
@@ -154,7 +161,7 @@ def test_hostile_field_names_are_only_names(tmp_path: Path) -> None:
     row = EMPTY._replace(config=config)
     opened = Cache(str(tmp_path / "x.sqlite"))
     opened.put([(row, False)], [], {})
-    assert exactly(list(opened.columns({}).rows())) == exactly([row])
+    assert exactly(rows_of(opened)) == exactly([row])
     opened.close()
 
 
