@@ -40,6 +40,7 @@ _WATCHED = ("configs", "claims", "stats")
 _LASTING = ("new", "released", "retry", "failed", "done")
 _TICK_S = 2.0
 """The coarsest time stamps of a file system: two changes within it may leave one mtime."""
+_PAGE = 2_000
 _TRIES = 5
 """So often a cache that another process changes meanwhile is brought up to date anew."""
 _LONG_AGO_S = 60.0
@@ -140,23 +141,50 @@ def _refresh(store: Store, cache: Cache) -> tuple[dict[str, Indexed | None], boo
     for key in cache.live():
         live.setdefault(key[:2], set()).add(key)
     fresh: dict[str, Indexed | None] = {}
-    can_write, is_written = True, False
+    pages = _Pages(cache)
     for shard in sorted({*changed.shards(), *live}):
         known = live.get(shard, set())
         dirty, scanned = changed.scan(shard)
         read = {run.key: indexed(run) for run in read_shard(store, shard, dirty | known)}
-        told = {key: read.get(key) for key in dirty | known}
-        lasting = [key for key in known if key not in dirty and (key not in read or not _is_live(read[key]))]
-        if can_write and (scanned or lasting):
+        lasting = {key for key in known - dirty if key not in read or not _is_live(read[key])}
+        fresh.update({key: read.get(key) for key in known - dirty - lasting})
+        pages.add({key: read.get(key) for key in dirty | lasting}, scanned)
+    pages.write()
+    return fresh | pages.lost, pages.is_written
+
+
+class _Pages:
+    """What a refresh has to write, some thousand runs at a time: a transaction a shard costs as much as the rows."""
+
+    def __init__(self, cache: Cache) -> None:
+        self.lost: dict[str, Indexed | None] = {}
+        self.is_written = False
+        self._cache = cache
+        self._can_write = True
+        self._rows: dict[str, Indexed | None] = {}
+        self._shards: dict[tuple[str, str], tuple[Seen, dict[str, Any]] | None] = {}
+
+    def add(
+        self, rows: dict[str, Indexed | None], shards: Mapping[tuple[str, str], tuple[Seen, dict[str, Any]] | None]
+    ) -> None:
+        """Write ``rows`` (None for a run that is gone) and what the directories of ``shards`` looked like, soon."""
+        self._rows |= rows
+        self._shards |= shards
+        if len(self._rows) > _PAGE:
+            self.write()
+
+    def write(self) -> None:
+        """Write what was added; where that fails, it is ``lost`` to the cache, and so is all that comes after."""
+        if self._can_write and (self._rows or self._shards):
             try:
-                kept = ((read[key], _is_live(read[key])) for key in (*dirty, *lasting) if key in read)
-                cache.put(kept, [key for key in (*dirty, *lasting) if key not in read], scanned)
-                is_written = True
-                told = {key: read.get(key) for key in known.difference(dirty, lasting)}
+                kept = [(row, _is_live(row)) for row in self._rows.values() if row is not None]
+                self._cache.put(kept, [key for key, row in self._rows.items() if row is None], self._shards)
+                self.is_written = True
             except Unavailable:  # another process writes the same just now, or the disk is full
-                can_write = False
-        fresh |= told
-    return fresh, is_written
+                self._can_write = False
+        if not self._can_write:
+            self.lost |= self._rows
+        self._rows, self._shards = {}, {}
 
 
 def _is_live(row: Indexed) -> bool:

@@ -44,7 +44,7 @@ def unseal(kind: str, raw: bytes, name: str) -> dict[str, Any]:
     if tail != _SEPARATOR + hashlib.sha256(body).hexdigest().encode("ascii") + _END:
         raise DamagedRecord(f"damaged record {name}: {_describe(raw)}; run 'jimmy check' to see what it affects")
     try:
-        record = json.loads(body + b"}")
+        record = json.loads(body.decode() + "}")
         version, found = record["version"], record["jimmy"]
         if version > VERSION:
             raise StoreTooNew(f"{name} has record version {version}, this package reads up to {VERSION}")

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 
 class Runs:
-    """A selection of the runs in ``columns``, in some order, under the names that ``Table`` has for them."""
+    """A selection of the runs in ``columns``, in some order, under the names that ``Table`` has for them.
+
+    ``columns`` are used up.
+    """
 
     def __init__(self, columns: Columns) -> None:
-        own = columns.own
+        own, self._count = columns.own, columns.height
         fields, metrics = shown_names(columns.config, columns.preview)
         self.fields = tuple(fields.values())
         self.metrics = tuple(metrics.values())
@@ -33,9 +36,10 @@ class Runs:
         cells |= {fields[path]: column for path, column in columns.config.items()}
         cells |= {metrics[path]: column for path, column in columns.preview.items()}
         cells |= {"saved_at": own["at"], "train_s": own["train_s"], "eval_s": own["eval_s"]}
-        self._columns = {name: Column.of(column) for name, column in cells.items()}
+        for taken in columns:
+            taken.clear()  # as values of Python a column takes several times its array
+        self._columns = {name: Column.of(cells.pop(name)) for name in tuple(cells)}
         self._places: Array | None = None
-        self._count = columns.height
 
     def __len__(self) -> int:
         return self._count if self._places is None else len(self._places)
