@@ -6,11 +6,12 @@ import json
 import math
 import shutil
 import sys
+from datetime import datetime
 from typing import Any
 
 import click
 
-from jimmy_manager.cli.columns import text
+from jimmy_manager.cli.columns import shown, text
 from jimmy_manager.cli.options import json_option, open_store, sort_option, store_option, where_option
 from jimmy_manager.manager.plain_text import plain
 from jimmy_manager.results.names import Names, condition
@@ -42,7 +43,7 @@ def ls(
         click.echo(f"warning: {plain(message)}", err=True)
     keys = [row["key"] for row in table.rows]
     # Of what a row holds besides, such as times, nothing is shown that was not asked for.
-    known = Names((*table.names, *(table.rows[0] if table.rows else ())))
+    known = Names(table.known)
     names = _names(table, known, columns, show_all or (as_json and columns is None))
     if where is not None:
         table = table.filtered(condition(where, known if table.rows else None))
@@ -51,7 +52,8 @@ def ls(
     if as_json:
         click.echo(json.dumps([_json_row(row, names) for row in table.rows], indent=1))
     elif _is_terminal():
-        _print_page(table, names, known, keys, may_drop=not (columns or show_all), may_page=pager)
+        dated = table._replace(rows=_with_dates(table.rows)) if "saved_at" in names else table
+        _print_page(dated, names, known, keys, may_drop=not (columns or show_all), may_page=pager)
     else:
         lines = [names, *([text(row.get(name)) for name in names] for row in table.rows)]
         click.echo("\n".join("\t".join(map(plain, line)) for line in lines))
@@ -96,3 +98,15 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value
+
+
+def _with_dates(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """``rows`` with times as a clock on the wall shows them."""
+    return [row | {"saved_at": "" if row["saved_at"] is None else _date(row["saved_at"])} for row in rows]
+
+
+def _date(seconds: float) -> str:
+    try:
+        return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S}"
+    except (OverflowError, ValueError, OSError):  # a year that no calendar has
+        return shown(seconds)

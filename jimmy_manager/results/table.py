@@ -41,6 +41,11 @@ class Table(NamedTuple):
         """Every name that a row may have, but for the times."""
         return (*OWN, *self.fields, *self.metrics)
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Every name, those of the times among them."""
+        return (*self.names, *TIMES)
+
     def varying(self) -> tuple[str, ...]:
         """The fields of the configurations that do not have one value in all rows."""
         return tuple(name for name in self.fields if _varies(self.rows, name))
@@ -68,7 +73,7 @@ class Table(NamedTuple):
     def check(self, names: Iterable[str]) -> None:
         """Raise UnknownField, with the nearest name, for one that no row has; without rows any name may be right."""
         if self.rows:
-            check_names(names, (*self.names, *TIMES))
+            check_names(names, self.known)
 
 
 def check_names(names: Iterable[str], known: Sequence[str]) -> None:

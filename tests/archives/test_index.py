@@ -18,7 +18,7 @@ from jimmy_manager.archives import cache, index, layout, listing, previews
 from jimmy_manager.archives.attempt import Attempt
 from jimmy_manager.archives.cache import Cache
 from jimmy_manager.archives.columns import Indexed
-from jimmy_manager.archives.index import cache_path, read_plainly, read_rows
+from jimmy_manager.archives.index import cache_path, read_changed, read_plainly, read_rows
 from jimmy_manager.archives.store import Store
 from jimmy_manager.errors import JimmyError
 from tests.archives.runs import filling
@@ -524,3 +524,87 @@ def test_an_index_that_believed_names_alone_would_be_caught(store: Store, monkey
     with pytest.raises(AssertionError):
         assert_equal(store)
     attempt.claim.drop()
+
+
+def test_whoever_asks_again_is_told_that_nothing_has_changed(store: Store) -> None:
+    for n in range(5):
+        finished(store, {"n": n})
+    settle(store)
+    known, columns = read_changed(store, "")
+    assert columns is not None
+    assert known
+    assert read_changed(store, known) == (known, None)
+    finished(store, {"n": 9})
+    later, columns = read_changed(store, known)
+    assert columns is not None
+    assert columns.height == 6
+    assert later != known
+
+
+def test_while_a_run_is_held_nothing_is_said_to_be_unchanged(store: Store) -> None:
+    attempt = begun(store)
+    settle(store)
+    read_changed(store, "")
+    known, columns = read_changed(store, "")
+    assert (known, columns is not None) == ("", True)
+    attempt.claim.drop()
+
+
+def test_what_another_process_has_written_is_noticed_by_who_had_read_before(store: Store, tmp_path: Path) -> None:
+    finished(store)
+    settle(store)
+    known, _ = read_changed(store, "")
+    other = Store(tmp_path / "store", read_only=True)
+    finished(store, {"n": 1})
+    assert len(read_rows(other)) == 2, "the index is up to date by now"
+    _, columns = read_changed(store, known)
+    assert columns is not None
+    assert columns.height == 2
+
+
+class Meddling:
+    """Another process that keeps an older state of a run, just after this one has written the newer one."""
+
+    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+        self.left = times
+        put = Cache.put
+        row, path = index.read_rows(store)[0], str(cache_path(store))
+
+        def meddled(cache: Cache, *arguments: Any) -> None:
+            put(cache, *arguments)
+            if self.left:
+                self.left -= 1
+                other = Cache(path)
+                other.begin()
+                put(other, [(row, False)], [], {("stats", row.key[:2]): None})
+                other.close()
+
+        monkeypatch.setattr(Cache, "put", meddled)
+
+
+def test_an_older_row_that_another_process_keeps_meanwhile_is_not_shown(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = begun(store, loss=1.0)
+    attempt.claim.release()
+    meddling = Meddling(store, monkeypatch, times=2)
+    attempt = begun(store, loss=2.0)
+    save(attempt, 2, loss=2.0)
+    attempt.finish()
+    assert assert_equal(store)[0].epoch == 2
+    assert meddling.left == 0
+
+
+def test_where_others_write_all_the_time_the_archives_are_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    test_an_older_row_that_another_process_keeps_meanwhile_is_not_shown(store, monkeypatch)
+    Meddling(store, monkeypatch, times=10**6)
+    key = finished(store, {"n": 1})
+    assert key in {row.key for row in assert_equal(store)}
+
+
+def test_an_index_that_did_not_look_for_others_would_be_caught(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broken twin: the state that was written is taken for that of its own rows."""
+    read = Cache._read_state
+    monkeypatch.setattr(Cache, "_read_state", lambda cache: cache.state or read(cache))
+    with pytest.raises(AssertionError):
+        test_an_older_row_that_another_process_keeps_meanwhile_is_not_shown(store, monkeypatch)

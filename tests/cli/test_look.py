@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,18 @@ def test_a_table_fits_the_terminal_and_says_what_it_left_out(
     lines = jimmy("ls").stdout.splitlines()
     assert max(map(columns.width, lines)) <= wide
     assert lines[0].split()[:3] == ["key", "state", "epoch"]
-    assert any(line.startswith("6 runs: 4 done") for line in lines)
+    assert any(line.startswith("6 runs: 4 done") and line.endswith("; loss is NaN in 1") for line in lines)
+
+
+def test_times_are_dates_on_a_terminal_and_seconds_in_a_pipe(
+    jimmy: Jimmy, monkeypatch: pytest.MonkeyPatch, store: Path, key_of: KeyOf
+) -> None:
+    at = Store(store).stats[key_of(lr=0.2)]["at"]
+    arguments = ("ls", "--columns", "saved_at,train_s", "--where", f"saved_at == {at}")
+    assert jimmy(*arguments).stdout.splitlines()[1].split("\t")[0] == str(at)
+    monkeypatch.setattr("jimmy_manager.cli.listing._is_terminal", lambda: True)
+    assert f"{datetime.fromtimestamp(at).astimezone():%Y-%m-%d %H:%M:%S}" in jimmy(*arguments).stdout
+    assert len(jimmy("ls", "--columns", "key,saved_at").stdout.splitlines()) == 8
 
 
 def test_a_narrow_table_drops_columns_but_keeps_a_result(jimmy: Jimmy, monkeypatch: pytest.MonkeyPatch) -> None:

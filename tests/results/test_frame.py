@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from jimmy_manager.archives.columns import Columns, Indexed
 from jimmy_manager.errors import ConfigError, KeyNotFound, UnknownField, WhereError
 from jimmy_manager.results import frame
 from jimmy_manager.results.frame import frame_of
-from jimmy_manager.results.runs import Runs
+from jimmy_manager.results.runs import Runs, read_runs
 from tests.archives.runs import attempt_at, commit, listing
 
 NAN = float("nan")
@@ -267,6 +268,31 @@ def test_a_live_run_overrides_what_the_index_has_kept(store: Store) -> None:
     assert store.table().loc[attempt.key, "state"] == "done"
     store.pop(attempt.key)
     assert store.table().empty
+
+
+def settle(store: Store) -> None:
+    """Make every directory as old as those of a store that was not written to for a while."""
+    for path in Path(store.directory or "").glob("*/*"):
+        os.utime(path, (1e9, 1e9))
+
+
+def test_what_is_kept_for_the_next_table_is_nobodys_to_change(store: Store) -> None:
+    finished(store, {"n": 1, "sizes": [1, [2]], "text": "a"}, loss=1.0)
+    finished(store, {"n": 2, "sizes": [1, [3]], "text": "b"}, loss=2.0)
+    settle(store)
+    store.table()
+    kept = read_runs(store)
+    assert read_runs(store) is kept, "nothing has changed"
+    first = store.table(sort="n")
+    first["loss"] = 7.0
+    first.loc[first.index[0], "n"] = 7
+    first["sizes"].iloc[0][1][0] = 7
+    second = store.table(sort="n")
+    assert second[["n", "loss"]].to_numpy().tolist() == [[1, 1.0], [2, 2.0]]
+    assert second["sizes"].tolist() == [[1, [2]], [1, [3]]]
+    finished(store, {"n": 3, "sizes": [], "text": ""}, loss=3.0)
+    assert len(store.table()) == 3
+    assert read_runs(store) is not kept
 
 
 def test_the_best_run_is_the_lowest_loss_or_the_highest_accuracy(store: Store) -> None:
