@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jimmy_manager.archives import layout
-from jimmy_manager.archives.cache import Broken, Cache, Seen, Unavailable
+from jimmy_manager.archives.cache import Cache, Seen, Unavailable
+from jimmy_manager.archives.cells import Broken
 from jimmy_manager.archives.columns import Columns, Indexed
 from jimmy_manager.archives.listing import Listed, read_all, read_shard
 from jimmy_manager.nesting import flattened

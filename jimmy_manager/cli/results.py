@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -174,7 +175,9 @@ def _print_groups(found: list[_Group]) -> None:
     click.echo("\n".join(GAP.join(cells).rstrip() for cells in lines))
     click.secho(f"{counted(len(rows), 'group')}: mean ± half of the 95 % interval", dim=True)
     if dropped:
-        click.secho(f"no room for {plain(', '.join(dropped))} (--metrics chooses)", dim=True)
+        note = f"no room for {plain(', '.join(dropped))} (--metrics chooses)"
+        for line in textwrap.wrap(note, shutil.get_terminal_size().columns, break_on_hyphens=False):
+            click.secho(line, dim=True)
 
 
 def _mean(stats: dict[str, float], most: float) -> str:
