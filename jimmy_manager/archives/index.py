@@ -11,6 +11,9 @@ are read as if there were no index.
         stats: names, mtimes, sizes, inodes             (claims and stats are replaced, never written in place)
     run held by a worker, lost, or damaged?             is read every time: its claim changes without a new name
 
+A row that another process changes while this one brings the cache up to date may be older than what this one has read:
+then it begins anew. Whoever asks again for what has not changed since is told so, and nothing is read.
+
 Not noticed: a file that was changed in place, which no writer of a store does. ``jimmy check`` reads everything.
 """
 

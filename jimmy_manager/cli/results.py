@@ -40,7 +40,7 @@ def best(
 
     runs = _read(store)
     key = best_of(runs, metric, mode, where)
-    names = ["state", "epoch", *runs.varying(), *runs.numeric()]
+    names = list(dict.fromkeys(["state", "epoch", *runs.varying(), *runs.numeric(), metric]))
     row = next(runs.where({"key": key}).rows())
     if only_key:
         click.echo(key)

@@ -52,6 +52,7 @@ def test_best_prints_the_key_alone_where_asked_and_passes_over_nan(jimmy: Jimmy,
     assert jimmy("best", "loss", "--mode", "max", *where).stdout == f"{key_of(lr=0.2)}\n"
     assert jimmy("best", "loss", *where).stdout == f"{key_of(lr=0.1)}\n"
     assert json.loads(jimmy("best", "loss", "--json", *DONE).stdout)["key"] == key_of(lr=0.1)
+    assert json.loads(jimmy("best", "train_s", "--json").stdout)["train_s"] >= 0
 
 
 @pytest.mark.parametrize(
