@@ -385,7 +385,7 @@ def main() -> None:
     directory = Path(tempfile.mkdtemp(prefix="jimmy-bench-", dir=arguments.dir))
     os.environ["XDG_CACHE_HOME"] = str(directory / "cache")
     peers = [name for name in PEERS if find_spec(name.lower()) is not None]
-    for name in PEERS.keys() - set(peers):
+    for name in (name for name in PEERS if name not in peers):
         print(f"{name} is not installed and not compared: {INSTALL}")
     try:
         check_sample(directory / "sample")
