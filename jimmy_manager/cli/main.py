@@ -45,6 +45,7 @@ COMMANDS: dict[str, Entry] = {
     "diff": Entry("Look", "compare", "Compare configuration, results, code and environment of two runs."),
     "compare": Entry("Look", "compare", "Compare any number of runs: what differs between them."),
     "why": Entry("Look", "look", "Explain why two runs have different keys."),
+    "plot": Entry("Look", "plot", "Draw figures of runs."),
     "errors": Entry("Look", "failures", "Show failed runs with their tracebacks."),
     "workers": Entry("Look", "workers", "Show who holds which run."),
     "tensorboard": Entry(
