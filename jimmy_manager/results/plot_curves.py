@@ -144,7 +144,7 @@ def _draw_tag(ax: Axes, frame: pd.DataFrame, groups: list[_Group], order: list[i
     is_log = style.spans_decades(values, 30)
     many = [len(line) for line in lines if len(line) > 1]
     is_interval = bool(many) and min(many) >= data.ENOUGH_FOR_AN_INTERVAL and not is_log
-    colours = dict(zip(order, style.colours(len(order), is_ordered=is_ordered), strict=True))
+    colours = dict(zip(order, style.colours(ax, len(order), is_ordered=is_ordered), strict=True))
     for index in (*(index for index in range(len(groups)) if index not in colours), *order):
         if not lines[index]:
             continue
@@ -154,7 +154,7 @@ def _draw_tag(ax: Axes, frame: pd.DataFrame, groups: list[_Group], order: list[i
             continue
         ax.plot(
             curve.x, curve.mean, color=colours[index], linewidth=1.7, label=groups[index].name, zorder=3,
-            linestyle=style.LINES[0 if is_ordered else order.index(index) // len(style.CATEGORIES)],
+            linestyle=style.pattern(0 if is_ordered else order.index(index)),
             marker="o" if len(curve.x) == 1 else None,
         )  # fmt: skip
         if curve.runs > 1:

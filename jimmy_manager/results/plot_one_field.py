@@ -25,16 +25,18 @@ def draw_lines(view: View, ax: Axes | None) -> Axes:
     ax = style.begin(ax, (6.6 if len(view.fields) == 1 else 7.6) + 0.1 * count_x)
     first, second = view.fields[0], view.fields[1] if len(view.fields) == 2 else None
     count = len(second.levels) if second else 1
-    colours = style.colours(count, is_ordered=bool(second and second.is_numeric))
+    colours = style.colours(ax, count, is_ordered=bool(second and second.is_numeric))
     names = labels(second.levels) if second else [""]
     cells = view.cells()
     enough = all(len(cell) >= data.ENOUGH_FOR_AN_INTERVAL for cell in cells.values() if len(cell) > 1)
     is_interval = enough and not style.spans_decades(view.values, 30)
     put = first.levels if first.is_numeric else list(range(len(first.levels)))
-    for line in range(min(count, MOST_LINES)):
-        mine = {put[place]: cell for (place, other), cell in sorted(cells.items()) if other == line}
-        pattern = style.LINES[line // len(style.CATEGORIES) % len(style.LINES)]
-        _draw_line(ax, mine, colours[line], pattern, names[line], is_interval=is_interval)
+    shown = min(count, MOST_LINES)
+    # Between categories there is room, so that bars stand beside each other.
+    beside = [0.0 if first.is_numeric else 0.5 * ((line + 0.5) / shown - 0.5) for line in range(shown)]
+    for line in range(shown):
+        mine = {put[place] + beside[line]: cell for (place, other), cell in sorted(cells.items()) if other == line}
+        _draw_line(ax, mine, colours[line], style.pattern(line), names[line], is_interval=is_interval)
     if second:
         style.legend(ax, label(second.name), max(0, count - MOST_LINES))
     style.name_axis(ax, "x", first.name)

@@ -23,8 +23,9 @@ from jimmy_manager.results.plot_text import SIZE, SMALL, fitted, labels, number,
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's colours, which the colour-blind tell apart; without their yellow, too light for a line on white."""
+CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's colours, which the colour-blind tell apart, but black, which is that of the texts, and yellow, too
+light for a line on white."""
 LINES = ("-", "--", "-.", ":")
 ACCENT = "#D55E00"
 INK, FAINT, PALE = "#222222", "#6b6b6b", "#d9d9d9"
@@ -105,12 +106,18 @@ def ink(ax: Axes) -> Any:
     return ax.xaxis.label.get_color()
 
 
-def colours(count: int, *, is_ordered: bool) -> list[Any]:
+def colours(ax: Axes, count: int, *, is_ordered: bool) -> list[Any]:
     """A colour for each of ``count`` groups: along a scale where they are ordered, else the palette in turn."""
     if is_ordered and count > 1:
         scale = values_map()
         return [scale(0.88 * index / (count - 1)) for index in range(count)]
-    return [CATEGORIES[index % len(CATEGORIES)] for index in range(count)]
+    palette = (*CATEGORIES, ink(ax))
+    return [palette[index % len(palette)] for index in range(count)]
+
+
+def pattern(index: int) -> str:
+    """The dashes of the ``index``-th line, others for each turn through the palette."""
+    return LINES[index // (len(CATEGORIES) + 1) % len(LINES)]
 
 
 def values_map() -> Colormap:

@@ -30,8 +30,8 @@ def _some_nan(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _logged(name: str, *tags: str, **how: Any) -> Store:
-    frame = stores.logged(STORES[name](), tags or ("loss",), **how)
-    return stores.put_curves(STORES[name](), frame)
+    made = STORES[name]()
+    return stores.put_curves(made, stores.logged(made, tags or ("loss",), **how))
 
 
 def _falling(config: Mapping[str, Any], epoch: int, _: str) -> float:
@@ -73,7 +73,8 @@ STORES: dict[str, Callable[[], Store]] = {
     "one worker": lambda: stores.swept(1, 1, 1),
     "logged grid": lambda: _logged("grid", "Eval/loss", "Eval/acc"),
     "logged few": lambda: _logged("few", "a", "b", "c", "acc", stores.HOSTILE),
-    "logged random": lambda: _logged("random", epochs=8),
+    "few random": lambda: stores.random_store(120),
+    "logged random": lambda: _logged("few random", epochs=8),
     "logged one": lambda: _logged("one"),
     "logged two": lambda: _logged("two", epochs=1),
     "logged names": lambda: _logged("names", epochs=3, value=lambda config, epoch, _: len(config["name"]) / epoch),
@@ -139,3 +140,9 @@ def figure(name: str) -> Any:
     """Draw the figure ``name`` anew."""
     of, draw = FIGURES[name]
     return draw(store(of).plot)
+
+
+@cache
+def drawn(name: str) -> Any:
+    """The figure ``name``, for those who only look at it."""
+    return figure(name)
