@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from matplotlib.patheffects import withStroke
+
 from jimmy_manager.results.plot_style import ink, settle, without_tex
 from jimmy_manager.results.plot_text import SMALL
 
@@ -89,6 +91,8 @@ def annotate(
     ]
     for each in written:
         each.set_in_layout(False)
+        # Among grey points a label stands out by a rim of the ground's colour.
+        each.set_path_effects([withStroke(linewidth=2.5, foreground=ax.get_facecolor())])
     without_tex(ax)
     boxes = [each.get_window_extent() for each in written]
     sizes = [(box.width + 2 * scale, box.height + 2 * scale) for box in boxes]
