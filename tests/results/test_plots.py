@@ -39,7 +39,10 @@ def texts(drawn: Any) -> list[str]:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_is_cut_or_lies_over_another(name: str) -> None:
-    assert faults(drawn(name)) == []
+    one = drawn(name)
+    for dpi in (300, 100):  # that of a file, and its own
+        one.set_dpi(dpi)
+        assert faults(one) == []
 
 
 def test_the_check_notices_texts_that_overlap_or_are_cut() -> None:
