@@ -132,7 +132,8 @@ def _ranked(frame: pd.DataFrame, tag: str, groups: list[_Group]) -> list[int]:
 
 
 def _draw_tag(ax: Axes, frame: pd.DataFrame, groups: list[_Group], order: list[int], *, is_ordered: bool) -> None:
-    across = "epoch" if frame["epoch"].notna().all() else "step"
+    # TensorBoard knows no epochs, evaluations perhaps no steps.
+    across = "epoch" if frame["epoch"].notna().sum() >= frame["step"].notna().sum() else "step"
     curves = _curves_by_key(frame, across)
     lines = [[curves[key] for key in sorted(group.keys) if key in curves] for group in groups]
     values = [value for _, y in curves.values() for value in y]

@@ -243,10 +243,12 @@ def test_a_run_that_logged_an_epoch_twice_is_drawn_as_it_was_logged_last() -> No
     assert line.get_ydata().tolist() == [5.0, 4.0]
 
 
-def test_curves_without_epochs_go_by_steps() -> None:
+@pytest.mark.parametrize(("unknown", "across"), [("epoch", "step"), ("step", "epoch")])
+def test_curves_go_by_what_is_known_of_them(unknown: str, across: str) -> None:
     made = trained([{"lr": 1}], loss_of)
-    frame = logged(made).assign(epoch=None)
-    assert put_curves(made, frame).plot.curves().axes[0].get_xlabel() == "step"
+    (ax,) = put_curves(made, logged(made).assign(**{unknown: math.nan})).plot.curves().axes
+    assert ax.get_xlabel() == across
+    assert len(ax.lines[0].get_xdata()) == 30
 
 
 @pytest.mark.parametrize("modes", [("min", "min"), ("min", "max"), ("max", "min"), ("max", "max")])
