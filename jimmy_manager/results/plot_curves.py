@@ -44,6 +44,15 @@ class _Group(NamedTuple):
     keys: frozenset[str]
 
 
+class _Panel(NamedTuple):
+    """One tag: the runs of each group as ``(x, y)`` across epochs or steps."""
+
+    tag: str
+    across: str
+    lines: list[list[tuple[Any, Any]]]
+    is_log: bool
+
+
 def draw(
     store: Store, tags: Iterable[str] | str | None, by: Iterable[str] | str | None, over: Iterable[str] | str,
     keys: Iterable[str] | str | None, where: Condition, ax: Axes | None,
@@ -56,18 +65,24 @@ def draw(
     if ax is not None and len(found) > 1:
         raise ConfigError(f"one axes shows one tag; name it with tags=: there are {', '.join(map(repr, found[:9]))}")
     fields, groups = _groups(store, _listed(by), _listed(over), set(frame["key"]), where)
-    notes = _notes(frame, found)
-    panels = found[:MOST_PANELS]
-    axes = [ax] if ax is not None else _panels(len(panels), has_legend=len(groups) > 1)
-    order = _ranked(frame, panels[0], groups)
-    for each, tag in zip(axes, panels, strict=False):
-        _draw_tag(each, frame[frame["tag"] == tag], groups, order, is_ordered=_is_ordered(store, fields, where))
-        style.titled(each, label(tag, 40))
-    columns = min(len(panels), 3)
-    if len(groups) > 1 or _has_band(axes):
-        hidden = len(groups) - len(order)
-        style.legend(axes[min(columns, len(panels)) - 1], ", ".join(map(label, fields)), hidden)
-    return style.end(axes[0], ax, notes)
+    panels = [_panel(frame[frame["tag"] == tag], tag, groups) for tag in found[:MOST_PANELS]]
+    axes = [ax] if ax is not None else _axes(len(panels), has_legend=len(groups) > 1)
+    order = _ranked(frame, found[0], groups)
+    many = [len(line) for panel in panels for line in panel.lines if len(line) > 1]
+    # One legend explains all panels, so all have bands of one kind.
+    is_interval = min(many, default=0) >= data.ENOUGH_FOR_AN_INTERVAL and not any(panel.is_log for panel in panels)
+    is_ordered = _is_ordered(store, fields, where)
+    for each, panel in zip(axes, panels, strict=False):
+        _draw_panel(each, panel, groups, order, is_ordered=is_ordered, is_interval=is_interval)
+        style.titled(each, label(panel.tag, 40))
+    if many:
+        told = f"{min(many)}" if min(many) == max(many) else f"{min(many)} to {max(many)}"
+        meaning = "95 % interval" if is_interval else "min to max"
+        axes[0].fill_between([], [], [], color=style.FAINT, alpha=0.25, label=f"{meaning} of {told} runs")
+    if len(groups) > 1 or many:
+        beside = axes[min(3, len(panels)) - 1]
+        style.legend(beside, ", ".join(map(label, fields)), len(groups) - len(order), axes)
+    return style.end(axes[0], ax, _notes(frame, found))
 
 
 def averaged(runs: Sequence[tuple[Any, Any]], *, is_interval: bool) -> Curve:
@@ -131,25 +146,27 @@ def _ranked(frame: pd.DataFrame, tag: str, groups: list[_Group]) -> list[int]:
     return best[:HIGHLIGHTED]
 
 
-def _draw_tag(ax: Axes, frame: pd.DataFrame, groups: list[_Group], order: list[int], *, is_ordered: bool) -> None:
+def _panel(frame: pd.DataFrame, tag: str, groups: list[_Group]) -> _Panel:
     # TensorBoard knows no epochs, evaluations perhaps no steps.
     across = "epoch" if frame["epoch"].notna().sum() >= frame["step"].notna().sum() else "step"
     curves = _curves_by_key(frame, across)
     lines = [[curves[key] for key in sorted(group.keys) if key in curves] for group in groups]
-    values = [value for _, y in curves.values() for value in y]
-    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-    if not values:
+    return _Panel(tag, across, lines, style.spans_decades((value for _, y in curves.values() for value in y), 30))
+
+
+def _draw_panel(
+    ax: Axes, panel: _Panel, groups: list[_Group], order: list[int], *, is_ordered: bool, is_interval: bool
+) -> None:
+    if not any(panel.lines):
         style.say(ax, "no finite value")
         return
-    ax.set(xlabel=across)
-    is_log = style.spans_decades(values, 30)
-    many = [len(line) for line in lines if len(line) > 1]
-    is_interval = bool(many) and min(many) >= data.ENOUGH_FOR_AN_INTERVAL and not is_log
+    ax.set(xlabel=panel.across)
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     colours = dict(zip(order, style.colours(ax, len(order), is_ordered=is_ordered), strict=True))
     for index in (*(index for index in range(len(groups)) if index not in colours), *order):
-        if not lines[index]:
+        if not panel.lines[index]:
             continue
-        curve = averaged(lines[index], is_interval=is_interval)
+        curve = averaged(panel.lines[index], is_interval=is_interval)
         if index not in colours:
             ax.plot(curve.x, curve.mean, color=style.PALE, linewidth=0.8, zorder=1)
             continue
@@ -160,12 +177,8 @@ def _draw_tag(ax: Axes, frame: pd.DataFrame, groups: list[_Group], order: list[i
         )  # fmt: skip
         if curve.runs > 1:
             ax.fill_between(curve.x, curve.low, curve.high, color=colours[index], alpha=0.18, linewidth=0, zorder=2)
-    if is_log:
+    if panel.is_log:
         ax.set_yscale("log")
-    if many:
-        told = f"{min(many)}" if min(many) == max(many) else f"{min(many)} to {max(many)}"
-        meaning = "95 % interval" if is_interval else "min to max"
-        ax.fill_between([], [], [], color=style.FAINT, alpha=0.25, label=f"{meaning} of {told} runs")
 
 
 def _curves_by_key(frame: pd.DataFrame, across: str) -> dict[str, tuple[Any, Any]]:
@@ -190,11 +203,7 @@ def _notes(frame: pd.DataFrame, tags: list[str]) -> list[str]:
     return notes
 
 
-def _has_band(axes: Sequence[Axes]) -> bool:
-    return any(len(ax.get_legend_handles_labels()[0]) > 1 for ax in axes)
-
-
-def _panels(count: int, *, has_legend: bool) -> list[Axes]:
+def _axes(count: int, *, has_legend: bool) -> list[Axes]:
     columns = min(count, 3)
     rows = -(-count // 3)
     wide = (5.4, 8.4, 11.4)[columns - 1] + 1.6 * has_legend

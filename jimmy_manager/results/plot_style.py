@@ -225,9 +225,12 @@ def colour_bar(ax: Axes, drawn: Any, values: Sequence[float]) -> None:
         bar.set_ticks([values[0]], labels=[number(values[0])])
 
 
-def legend(ax: Axes, title: str, more: int = 0) -> None:
-    """What the lines mean, beside the picture, where it covers nothing."""
-    handles, names = ax.get_legend_handles_labels()
+def legend(ax: Axes, title: str, more: int = 0, explained: Sequence[Axes] = ()) -> None:
+    """What the lines mean on ``ax`` or on all that are ``explained``, beside the picture, where it covers nothing."""
+    found: dict[str, Any] = {}
+    for each in explained or [ax]:
+        found = dict(zip(*reversed(each.get_legend_handles_labels()), strict=True)) | found
+    handles, names = list(found.values()), list(found)
     if not handles:
         return
     if more:

@@ -309,3 +309,14 @@ def test_of_many_workers_every_run_is_a_bar() -> None:
 def test_a_hostile_name_is_told_apart_from_others_in_a_legend() -> None:
     assert any(text.startswith("evil") for text in texts(drawn("curves-names")))
     assert HOSTILE not in texts(drawn("curves-names"))
+
+
+def test_one_legend_holds_for_all_panels() -> None:
+    made = trained(product_of(lr=[0.1, 0.01], seed=range(4)), loss_of)
+    frame = logged(made, ["first", "second"])
+    gone = frame["key"].isin(made.table("lr == 0.1").index) & (frame["tag"] == "second")
+    put_curves(made, frame[~gone])
+    assert {"0.1", "0.01", "95 % interval of 4 runs"} <= set(texts(made.plot.curves()))
+    # One logarithmic axis has no room for an interval below zero: then no panel shows intervals.
+    frame.loc[frame["tag"] == "first", "value"] **= 12
+    assert "min to max of 4 runs" in texts(put_curves(made, frame).plot.curves())
