@@ -15,7 +15,7 @@ from jimmy_manager.errors import AmbiguousKey, KeyNotFound
 from jimmy_manager.keys import canonical
 
 if TYPE_CHECKING:
-    from jimmy_manager.archives.cache import Indexed
+    from jimmy_manager.archives.columns import Indexed
     from jimmy_manager.archives.store import Store
 
 V = TypeVar("V")

@@ -9,7 +9,7 @@ import click
 
 from jimmy_manager.cli.options import open_store, store_option, where_option
 from jimmy_manager.cli.warned import warnings_told
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.plain_text import plain
 
 _OURS = ("--logdir", "--logdir_spec", "--host", "--bind_all")
 

@@ -11,7 +11,7 @@ from jimmy_manager.cli.columns import counted
 from jimmy_manager.cli.main import ERROR
 from jimmy_manager.cli.options import json_option, open_store, store_option, where_option
 from jimmy_manager.cli.warned import warnings_told
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.plain_text import plain
 
 if TYPE_CHECKING:
     from jimmy_manager.manager.gc import Freed

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from jimmy_manager.cli.numbers import aligned
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.plain_text import plain
 
 GAP = "  "
 _WIDEST = 32

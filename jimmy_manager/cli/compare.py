@@ -13,7 +13,7 @@ import click
 
 from jimmy_manager.cli.look import finite, first_argument, second_argument
 from jimmy_manager.cli.options import complete_key, json_option, open_store, store_option
-from jimmy_manager.manager.plain_text import plain, plain_lines
+from jimmy_manager.plain_text import plain, plain_lines
 from jimmy_manager.results import differences, side_by_side
 
 

@@ -17,7 +17,7 @@ import click
 from jimmy_manager.cli.columns import counted
 from jimmy_manager.cli.main import ERROR
 from jimmy_manager.cli.options import json_option
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.plain_text import plain
 
 if TYPE_CHECKING:
     from jimmy_manager.cluster.remark import Remark

@@ -19,7 +19,7 @@ from jimmy_manager.cli.columns import clipped, counted
 from jimmy_manager.cli.main import ERROR
 from jimmy_manager.cli.options import complete_key, json_option, keys_argument, open_store, store_option
 from jimmy_manager.errors import KeyNotFound
-from jimmy_manager.manager.plain_text import plain, plain_lines
+from jimmy_manager.plain_text import plain, plain_lines
 from jimmy_manager.results.table import STATES
 
 

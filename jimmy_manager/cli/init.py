@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from jimmy_manager.cli.columns import counted
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.plain_text import plain
 
 
 @click.command()

@@ -13,7 +13,7 @@ import click
 
 from jimmy_manager.cli.columns import shown, text
 from jimmy_manager.cli.options import json_option, open_store, sort_option, store_option, where_option
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.plain_text import plain
 from jimmy_manager.results.names import Names, condition
 from jimmy_manager.results.table import Table, read_table
 

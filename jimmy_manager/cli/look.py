@@ -21,9 +21,9 @@ from jimmy_manager.cli.options import complete_key, json_option, key_argument, o
 from jimmy_manager.cli.sections import folded, print_section
 from jimmy_manager.errors import NoRecord
 from jimmy_manager.keys import explain
-from jimmy_manager.manager.plain_text import plain, plain_lines
 from jimmy_manager.manager.progress import duration
 from jimmy_manager.nesting import flattened
+from jimmy_manager.plain_text import plain, plain_lines
 from jimmy_manager.results.table import STATES
 
 if TYPE_CHECKING:

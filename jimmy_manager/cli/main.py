@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from jimmy_manager.errors import JimmyError
-from jimmy_manager.manager.plain_text import plain_lines
+from jimmy_manager.plain_text import plain_lines
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -12,7 +12,7 @@ import click
 from jimmy_manager.cli.options import JobCommand, job_argument, key_argument, store_option
 from jimmy_manager.cli.train import manager_of
 from jimmy_manager.errors import CodeChanged
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.plain_text import plain
 
 if TYPE_CHECKING:
     from jimmy_manager.manager.manager import Manager

@@ -11,7 +11,7 @@ import click
 
 from jimmy_manager.cli.options import open_store, store_option
 from jimmy_manager.errors import JimmyError
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.plain_text import plain
 
 if TYPE_CHECKING:
     from jimmy_manager.archives.store import Store

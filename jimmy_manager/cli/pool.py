@@ -34,9 +34,9 @@ from jimmy_manager import slurm
 from jimmy_manager.cli.main import ERROR, SOME_FAILED, USAGE
 from jimmy_manager.manager import shares
 from jimmy_manager.manager.job_time import ENDS_A_JOB
-from jimmy_manager.manager.plain_text import plain
 from jimmy_manager.manager.progress import duration
 from jimmy_manager.manager.schedule import BatchReport
+from jimmy_manager.plain_text import plain
 from jimmy_manager.signals import STOPPING
 
 MEMBER = "JIMMY_WORKER"

@@ -13,7 +13,7 @@ from jimmy_manager.archives.history import Stats
 from jimmy_manager.cli.columns import counted
 from jimmy_manager.cli.main import ERROR
 from jimmy_manager.errors import RecordError, StoreTooNew
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.plain_text import plain
 from jimmy_manager.results import code_files
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import click
 
 from jimmy_manager.cli.columns import GAP, Columns, counted, shown, text
 from jimmy_manager.cli.options import json_option, open_store, sort_option, store_option, where_option
-from jimmy_manager.manager.plain_text import plain, plain_lines
+from jimmy_manager.plain_text import plain, plain_lines
 
 if TYPE_CHECKING:
     import pandas as pd

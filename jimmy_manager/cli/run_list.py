@@ -13,7 +13,7 @@ import click
 
 from jimmy_manager.cli import states
 from jimmy_manager.cli.columns import GAP, Columns, counted, packed, shown
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.plain_text import plain
 from jimmy_manager.results.names import Names
 from jimmy_manager.results.table import Table
 

@@ -10,7 +10,7 @@ import click
 from jimmy_manager import yaml12
 from jimmy_manager.archives.schema import told
 from jimmy_manager.cli.options import json_option, open_store, store_option
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.plain_text import plain
 
 
 @click.group()

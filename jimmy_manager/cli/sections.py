@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from jimmy_manager.cli.columns import GAP, text, width
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.plain_text import plain
 
 _INDENT = "  "
 _WIDEST_SHARE = 2

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import click
 
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.plain_text import plain
 
 _LOOKS: dict[str, tuple[str, str | None]] = {
     "done": ("✓", "green"), "running": ("▸", "cyan"), "stopping": ("▸", "yellow"), "paused": ("=", "blue"),

@@ -12,7 +12,7 @@ from jimmy_manager.cli.columns import counted
 from jimmy_manager.cli.main import ERROR
 from jimmy_manager.cli.options import keys_argument, open_store, store_option
 from jimmy_manager.errors import RecordError
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.plain_text import plain
 from jimmy_manager.results.table import STATES
 
 if TYPE_CHECKING:

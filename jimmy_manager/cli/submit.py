@@ -21,8 +21,8 @@ from jimmy_manager.cluster import submission
 from jimmy_manager.cluster.rehearsal import rehearse
 from jimmy_manager.errors import ConfigError
 from jimmy_manager.grid import grid
-from jimmy_manager.manager.plain_text import plain
 from jimmy_manager.manager.schedule import Fixed
+from jimmy_manager.plain_text import plain
 
 if TYPE_CHECKING:
     from jimmy_manager.manager.manager import Manager

@@ -21,8 +21,8 @@ from jimmy_manager.cli.main import BUSY, ERROR, SOME_FAILED
 from jimmy_manager.cli.options import JobCommand, fields_argument, job_argument, store_option
 from jimmy_manager.errors import ConfigError, HookError, JimmyError
 from jimmy_manager.manager.job_time import check_requeue, limit_s
-from jimmy_manager.manager.plain_text import plain, plain_lines
 from jimmy_manager.manager.rank_line import here
+from jimmy_manager.plain_text import plain, plain_lines
 from jimmy_manager.signals import STOPPING, TIME_LIMIT, StopFlag, stop_signals
 
 if TYPE_CHECKING:

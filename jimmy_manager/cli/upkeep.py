@@ -10,7 +10,7 @@ import click
 from jimmy_manager.cli.columns import counted
 from jimmy_manager.cli.main import ERROR
 from jimmy_manager.cli.options import json_option, keys_argument, open_store, store_option
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.plain_text import plain
 
 
 @click.command()

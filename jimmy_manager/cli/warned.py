@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import click
 
-from jimmy_manager.manager.plain_text import plain_lines
+from jimmy_manager.plain_text import plain_lines
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from jimmy_manager.cli.live import Live
 from jimmy_manager.cli.overview import Overview
 from jimmy_manager.cli.workers import EVERY_S, fitted, row_of
 from jimmy_manager.errors import JimmyError
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.plain_text import plain
 
 if TYPE_CHECKING:
     from jimmy_manager.archives.holders import Holder, Holders

@@ -17,7 +17,7 @@ from jimmy_manager.archives.code import Snapshot, Tree
 from jimmy_manager.archives.files import Content
 from jimmy_manager.errors import CodeChanged, RecordError
 from jimmy_manager.manager import own_sources
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.plain_text import plain
 
 if TYPE_CHECKING:
     from jimmy_manager.manager.manager import Manager

@@ -122,7 +122,7 @@ def metric(preview: Mapping[str, Any], name: str = "") -> str:
     >>> metric({'epochs': 3, 'acc_valid': 0.98761, 'loss': 0.1}), metric({'note': 'x'})
     ('acc_valid 0.9876', '')
     """
-    from jimmy_manager.manager.plain_text import plain
+    from jimmy_manager.plain_text import plain
 
     for key in (name,) if name else preview:
         value: Any = preview.get(key)

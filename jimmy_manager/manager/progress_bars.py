@@ -13,9 +13,9 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
 
-from jimmy_manager.manager.plain_text import plain
 from jimmy_manager.manager.progress import Progress, duration, metric
 from jimmy_manager.manager.schedule import BatchReport
+from jimmy_manager.plain_text import plain
 from jimmy_manager.signals import StopFlag
 
 _WIDE = 100

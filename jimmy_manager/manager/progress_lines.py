@@ -9,9 +9,9 @@ from typing import Any, TextIO
 
 from jimmy_manager.archives.clock import Clock
 from jimmy_manager.config import Config
-from jimmy_manager.manager.plain_text import plain
 from jimmy_manager.manager.progress import Progress, duration, metric
 from jimmy_manager.manager.schedule import BatchReport
+from jimmy_manager.plain_text import plain
 from jimmy_manager.signals import StopFlag
 
 _LONGEST = 100

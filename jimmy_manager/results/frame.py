@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,8 +12,8 @@ import pandas as pd
 
 from jimmy_manager.archives.columns import LACKS
 from jimmy_manager.errors import ConfigError, KeyNotFound
-from jimmy_manager.manager.plain_text import plain
 from jimmy_manager.results.column import Array, Column
+from jimmy_manager.results.damage import warn_of
 from jimmy_manager.results.runs import Runs, read_runs
 from jimmy_manager.results.table import TIMES
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from jimmy_manager.archives.looking import Condition
     from jimmy_manager.archives.store import Store
 
-_MOST_NAMED = 5
 _LATEST_S = 9e9
 """Beyond it (the year 2255) pandas has no time in nanoseconds."""
 
@@ -115,14 +113,6 @@ def is_better_high(metric: str) -> bool:
     (True, True, False)
     """
     return metric.rpartition(".")[2].startswith(("acc", "return"))
-
-
-def warn_of(damage: tuple[str, ...]) -> None:
-    """Tell whoever called a method of ``Looking`` what could not be read; in a notebook the same is shown once."""
-    if damage:
-        more = [f"and {len(damage) - _MOST_NAMED} more; see 'jimmy check'"] if len(damage) > _MOST_NAMED else []
-        told = "".join(f"\n  {plain(text)}" for text in (*damage[:_MOST_NAMED], *more))
-        warnings.warn(f"some runs are shown in part:{told}", stacklevel=4)
 
 
 def _why_none(values: Array, count: int) -> str:

@@ -13,7 +13,8 @@ import pandas as pd
 from jimmy_manager.archives.columns import LACKS
 from jimmy_manager.errors import ConfigError
 from jimmy_manager.results.column import Array
-from jimmy_manager.results.frame import series_of, warn_of
+from jimmy_manager.results.damage import warn_of
+from jimmy_manager.results.frame import series_of
 from jimmy_manager.results.runs import Runs, read_runs
 from jimmy_manager.results.student import t_of_95
 from jimmy_manager.results.table import listed

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jimmy_manager.errors import KeyNotFound, UnknownField
 from jimmy_manager.results.plot_text import counted, label, shown
+from jimmy_manager.results.student import t_of_95
 from jimmy_manager.results.table import read_table
 
 if TYPE_CHECKING:
@@ -180,20 +181,12 @@ def is_counter(name: str) -> bool:
 
 
 def interval(deviation: float, count: int) -> float:
-    """Half the width of the 95 % interval of a mean of ``count`` values; by Student's t, to 1 % of it from 4 values on.
-
-    Hill's expansion in powers of 1 / (count - 1): Abramowitz and Stegun, 26.7.5.
+    """Half the width of the 95 % interval of a mean of ``count`` values, by Student's t.
 
     >>> round(interval(2.0, 4), 1), round(interval(10.0, 100), 2)      # 2.0 * 3.182 / 2, 10.0 * 1.984 / 10
     (3.2, 1.98)
     """
-    z, free = 1.959964, count - 1
-    terms = (
-        z, (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )  # fmt: skip
-    quantile: float = sum(term / free**power for power, term in enumerate(terms))
-    return quantile * deviation / math.sqrt(count)
+    return t_of_95(count - 1) * deviation / math.sqrt(count)
 
 
 def aside(index: int) -> float:

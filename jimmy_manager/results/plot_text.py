@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.plain_text import plain
 
 LONGEST = 32
 SIZE, SMALL = 10, 8.5

@@ -13,8 +13,8 @@ from jimmy_manager.archives import eval_log
 from jimmy_manager.config import Config
 from jimmy_manager.errors import HookError, NoRecord, RecordError
 from jimmy_manager.manager.manager import Manager
-from jimmy_manager.manager.plain_text import plain, plain_lines
 from jimmy_manager.nesting import flattened
+from jimmy_manager.plain_text import plain, plain_lines
 from jimmy_manager.results import side_by_side
 from jimmy_manager.results.table import STATES
 

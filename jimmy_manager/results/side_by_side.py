@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.plain_text import plain
 
 Sections = Mapping[str, Mapping[str, Sequence[Any]]]
 """Heading -> name -> one value for each run; None where a run has none."""

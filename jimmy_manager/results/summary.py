@@ -9,7 +9,7 @@ from heapq import nlargest
 from typing import TYPE_CHECKING, Any
 
 from jimmy_manager import html
-from jimmy_manager.archives.cache import Indexed
+from jimmy_manager.archives.columns import Indexed
 from jimmy_manager.archives.index import read_rows
 from jimmy_manager.config import Config
 from jimmy_manager.results.table import Table, table_of

@@ -14,7 +14,7 @@ import pandas as pd
 
 from jimmy_manager.archives.layout import scratch
 from jimmy_manager.errors import ConfigError, MissingExtra, StoreError
-from jimmy_manager.manager.plain_text import plain
+from jimmy_manager.plain_text import plain
 
 SUFFIXES = (".csv", ".md", ".parquet")
 

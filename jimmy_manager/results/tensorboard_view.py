@@ -15,16 +15,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import os
 import re
-import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jimmy_manager.archives.cache import Indexed
+from jimmy_manager.archives import eval_log
+from jimmy_manager.archives.columns import Indexed
 from jimmy_manager.archives.index import cache_path, read_rows
 from jimmy_manager.archives.store import Store
 from jimmy_manager.errors import StoreError
@@ -34,12 +33,10 @@ if TYPE_CHECKING:
 
 # It sorts before all others: TensorBoard reads the files of a run in this order, and waits at the end of the last.
 _OWN = "events.out.tfevents.0000000000.jimmy"
-_EVALS = re.compile(r"evals\.g([1-9][0-9]{0,8})\.jsonl")
 _UNFIT = re.compile(r"[^A-Za-z0-9_.=+,-]+")
 _LONGEST_NAME = 120
 _LONGEST_FIELD = 40
 _EXACT = 2**53
-_TEXTS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 class _Point(NamedTuple):
@@ -109,7 +106,7 @@ def _events(store: Store, row: Indexed) -> bytes:
     file = io.BytesIO()
     writer, at = RecordWriter(file), row.at or 0.0
     writer.write(Event(wall_time=at, file_version="brain.Event:2").SerializeToString())
-    points = list(_evaluations(store.logs(row.key)))
+    points = _evaluations(store.logs(row.key))
     results = {name: float(value) for name, value in row.preview.items() if _is_number(value)}
     if points:
         known = points[-1].values
@@ -160,49 +157,11 @@ def _text(value: str) -> str:
     return value.encode("utf-8", "replace").decode("utf-8")
 
 
-def _evaluations(place: str | None) -> Iterator[_Point]:
-    """What evaluations gave, by epoch; a line replaces all before it that tell of its epoch or a later one."""
-    kept: list[tuple[int, _Point]] = []
-    names = _listed(place)
-    generations = sorted((int(match[1]), name) for name in names if (match := _EVALS.fullmatch(name)))
-    for _, name in generations:
-        for line in _regular(f"{place}/{name}").split(b"\n"):
-            if (found := _parsed(line)) is not None:
-                while kept and kept[-1][0] >= found[0]:
-                    kept.pop()
-                kept.append(found)
-    counts = any(point.step for _, point in kept)
-    for epoch, point in kept:
-        yield point if counts else point._replace(step=epoch)
-
-
-def _parsed(line: bytes) -> tuple[int, _Point] | None:
-    """Epoch and values of a line; None for a half one and for what nobody here has written."""
-    try:
-        data = json.loads(line)
-        values = {name: _TEXTS[each] if isinstance(each, str) else float(each) for name, each in data["values"].items()}
-        epoch, step, at = data["epoch"], data["step"], float(data["at"])
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        return None
-    is_ours = all(type(each) is int and 0 <= each < 1 << 62 for each in (epoch, step)) and math.isfinite(at)
-    return (epoch, _Point(step, at, values)) if is_ours else None
-
-
-def _listed(place: str | None) -> list[str]:
-    try:
-        return os.listdir(place) if place else []
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _regular(path: str) -> bytes:
-    """The content of a file; nothing for a link, a pipe or a device, or where it cannot be read."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    with open(descriptor, "rb") as file:
-        return file.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+def _evaluations(place: str | None) -> list[_Point]:
+    """What evaluations gave, by step, or by epoch where no steps are counted; what cannot be read is left out."""
+    found = eval_log.read(place, []) if place else []
+    counts = any(each.step for each in found)
+    return [_Point(each.step if counts else each.epoch, each.at, each.values) for each in found]
 
 
 def _logged(store: Store, key: str) -> Iterator[tuple[str, str]]:

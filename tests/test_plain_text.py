@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jimmy_manager.manager.plain_text import plain, plain_lines
+from jimmy_manager.plain_text import plain, plain_lines
 
 # What a terminal acts upon, written down anew: C0, DEL, C1, and marks that reorder what is read.
 ACTIVE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200e\u200f\u2028\u2029]")
