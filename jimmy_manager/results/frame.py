@@ -49,8 +49,11 @@ def frame_of(runs: Runs, columns: Iterable[str] | None = None) -> pd.DataFrame:
         names = [columns] if isinstance(columns, str) else [name for name in dict.fromkeys(columns) if name != "key"]
         runs.check(names)
     has = set(runs.names)  # of an empty store any name may be right
+    index = pd.Index(runs.keys(), name="key", dtype="str")
     cells = {name: series_of(name, runs[name]) if name in has else [] for name in names}
-    return pd.DataFrame(cells, index=pd.Index(runs.keys(), name="key", dtype="str"))
+    # A Series keeps its type; of a bare array of objects that are all text pandas makes text.
+    cells = {name: cell.set_axis(index) if isinstance(cell, pd.Series) else cell for name, cell in cells.items()}
+    return pd.DataFrame(cells, index=index)
 
 
 def series_of(name: str, column: Column) -> Any:
@@ -67,7 +70,7 @@ def series_of(name: str, column: Column) -> Any:
         values[place] = None if value is LACKS else deepcopy(value)  # lists are kept for the next table
     # Left to pandas, texts become its own kind of text, where it has one.
     is_text = column.is_text and _is_text(values)
-    return values if is_text else pd.Series(values, dtype=object if len(values) else "str").array
+    return values if is_text else pd.Series(values, dtype=object if len(values) else "str")
 
 
 def _is_text(values: Array) -> bool:

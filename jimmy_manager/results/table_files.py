@@ -97,7 +97,8 @@ def _without_lists(frame: pd.DataFrame, *, only_text: bool = False) -> pd.DataFr
         return frame
     frame = frame.copy()
     for place, values in changed.items():
-        frame.isetitem(place, values)
+        # Left to itself pandas would make its own kind of text of it, which cannot hold a lone surrogate.
+        frame.isetitem(place, pd.Series(values, index=frame.index, dtype=object))  # type: ignore[arg-type]  # pandas takes it
     return frame
 
 
