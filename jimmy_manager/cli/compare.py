@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from jimmy_manager.cli.look import finite, first_argument, second_argument
 from jimmy_manager.cli.options import complete_key, json_option, open_store, store_option
-from jimmy_manager.plain_text import plain, plain_lines
+from jimmy_manager.cli.warned import warnings_told
+from jimmy_manager.plain_text import plain
 from jimmy_manager.results import differences, side_by_side
 
 
@@ -27,7 +26,7 @@ def diff(first: str, second: str, store: str, as_json: bool) -> None:
 
     Only what differs is shown.
     """
-    with _warnings_told():
+    with warnings_told():
         found = differences.diff(open_store(store), first, second)
     if as_json:
         click.echo(json.dumps(finite(found.to_dict()), indent=1))
@@ -47,7 +46,7 @@ def compare(keys: tuple[str, ...], store: str, as_json: bool) -> None:
     State, epoch and code version, the fields of the configurations and the numbers and texts of the previews. Into a
     pipe or file the columns are separated by tabs.
     """
-    with _warnings_told():
+    with warnings_told():
         frame = differences.compare(open_store(store), keys)
     whole = list(frame.columns)
     sections: dict[str, dict[str, list[Any]]] = {}
@@ -61,16 +60,6 @@ def compare(keys: tuple[str, ...], store: str, as_json: bool) -> None:
         _echo(side_by_side.text(whole, sections, side_by_side.terminal_width()) if sections else "nothing differs")
     else:
         _echo_tabs(whole, sections)
-
-
-@contextmanager
-def _warnings_told() -> Iterator[None]:
-    """Tell of warnings on stderr in the words of the command line."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    for each in caught:
-        click.echo(f"warning: {plain_lines(each.message)}", err=True)
 
 
 def _is_terminal() -> bool:

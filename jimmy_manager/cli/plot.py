@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jimmy_manager.cli.options import open_store, store_option
+from jimmy_manager.cli.options import open_store, store_option, where_option
+from jimmy_manager.cli.warned import warnings_told
 from jimmy_manager.errors import JimmyError
 from jimmy_manager.plain_text import plain
 
@@ -31,7 +32,7 @@ def _checked(_: click.Context, __: click.Parameter, output: str | None) -> str |
 
 _OPTIONS = (
     store_option,
-    click.option("--where", metavar="FILTER", help="""E.g. 'optim.lr < 0.01 and arch == "cnn"'."""),
+    where_option,
     click.option("-o", "--output", metavar="FILE", callback=_checked, help="FILE.png, .pdf or .svg."),
     click.option("--dpi", type=click.IntRange(20, 1200), default=150, show_default=True, help="Dots per inch."),
 )
@@ -121,12 +122,8 @@ def timeline(**given: Any) -> None:
 def _write(
     name: str, draw: Callable[[Store, str | None], Any], *, store: str, where: str | None, output: str | None, dpi: int
 ) -> None:
-    from jimmy_manager.results.table import read_table
-
-    opened = open_store(store)
-    for message in read_table(opened).damage:
-        click.echo(f"warning: {plain(message)}", err=True)
-    figure = draw(opened, where)
+    with warnings_told():
+        figure = draw(open_store(store), where)
     path = output or re.sub(r"[^\w.-]+", "_", name)[:100].lstrip(".") + ".png"
     try:
         figure.savefig(path, dpi=dpi)

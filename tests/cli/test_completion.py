@@ -38,7 +38,7 @@ def complete(store: Path, tmp_path: Path) -> Callable[..., list[str]]:
 
 
 def test_commands_are_completed(complete: Callable[..., list[str]]) -> None:
-    assert complete("e") == ["errors", "export"]
+    assert complete("e") == ["errors", "export", "export-model"]
     assert complete("schema", "re") == ["remove", "rename"]
 
 

@@ -141,7 +141,7 @@ def worker_of(worker: int, nodes: int, *, slurm: bool = False) -> Iterator[None]
     node = f"node{worker % nodes + 1:02d}"
     job = f"SLURM_JOB_ID={100 + worker},SLURM_ARRAY_JOB_ID=99,SLURM_ARRAY_TASK_ID={worker},SLURMD_NODENAME={node}"
     owner = Owner(node, 4000 + worker, 1, node, node, job if slurm else "")
-    with patch.object(claims, "this_process", lambda: owner):
+    with patch.object(claims, "this_worker", lambda: owner), patch.object(claims, "this_process", lambda: owner):
         yield
 
 
