@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from jimmy_manager import Manager, Store
@@ -40,12 +41,21 @@ Ask = Callable[[Looking, list[str]], object]
 
 QUESTIONS: dict[str, Ask] = {
     "table": lambda store, keys: store.table("loss > 0", sort="-loss"),
+    "group": lambda store, keys: store.group(over="seed"),
     "best": lambda store, keys: store.best("loss"),
-    "runs": lambda store, keys: [store.runs, list(store.runs), len(store.runs)],
+    "compare": lambda store, keys: store.compare(keys),
+    "diff": lambda store, keys: store.diff(*keys[:2]),
+    "curves": lambda store, keys: store.curves(),
+    "run": lambda store, keys: [*all_of(store.run(keys[0])), store.run(keys[0]).curves()],
+    "runs": lambda store, keys: [all_of(store.runs[keys[0][:7]]), store.runs, list(store.runs), len(store.runs)],
     "gallery": lambda store, keys: store.gallery(),
+    "plot": lambda store, keys: [
+        store.plot, store.plot.curves("loss"), store.plot.metric("loss", by="lr"), store.plot.parallel("loss"),
+        store.plot.pareto("loss", "acc"), store.plot.timeline(),
+    ],
 }  # fmt: skip
 OF_A_MANAGER: dict[str, Callable[[Job, list[str]], object]] = {
-    "fetch": lambda manager, keys: manager.fetch(keys[0]),
+    "fetch": lambda manager, keys: [manager.fetch(keys[0]), manager.run(keys[0]).model("cpu")],
     "best_work": lambda manager, keys: manager.best_work("loss"),
     "overview": lambda manager, keys: manager.overview(),
     "completed": lambda manager, keys: list(manager.completed_items()),
@@ -55,6 +65,11 @@ OF_A_MANAGER: dict[str, Callable[[Job, list[str]], object]] = {
         for mapping in (manager.configs, manager.stats, manager.previews, manager.ckpts)
     ],
 }
+
+
+def all_of(found: Any) -> list[object]:
+    """``found`` and all of its public attributes."""
+    return [found, *(getattr(found, name) for name in dir(found) if not name.startswith("_"))]
 
 
 def shown(answer: object) -> None:
@@ -84,6 +99,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 def unchanged(trained: tuple[Path, list[str]]) -> Iterator[None]:
     before = content(trained[0])
     yield
+    plt.close("all")
     assert content(trained[0]) == before
 
 
@@ -101,6 +117,10 @@ def test_a_question_changes_nothing(question: str, trained: tuple[Path, list[str
 def test_what_a_manager_is_asked_changes_nothing(question: str, trained: tuple[Path, list[str]]) -> None:
     place, keys = trained
     shown(OF_A_MANAGER[question](Job(place, read_only=True, verbose=False, device="cpu"), keys))
+
+
+def test_every_question_is_asked() -> None:
+    assert {name for name in vars(Looking) if not name.startswith("_")} == set(QUESTIONS)
 
 
 def test_writing_is_refused_and_a_change_of_one_file_is_noticed(trained: tuple[Path, list[str]]) -> None:
