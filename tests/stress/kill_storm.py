@@ -37,7 +37,7 @@ STOPPED, INTERRUPTED = 3, 4
 
 
 class Plan(NamedTuple):
-    """``hits`` signals out of ``signals`` are thrown at ``workers`` processes that run the program ``kind``."""
+    """Of ``workers`` processes that run the program ``kind``, ``hits`` are ended by ``signals``; others follow them."""
 
     folder: str
     kind: str
@@ -164,7 +164,10 @@ class KillStorm:
         self.ends: Counter[str] = Counter()
 
     def run(self, hits: int) -> None:
-        """Fork until every worker has ended by itself; throw up to ``hits`` signals at them."""
+        """Fork until every worker has ended by itself; throw signals at them until ``hits`` were ended by one.
+
+        Not so many signals: on a busy machine several meet one process, or one that is not listening yet.
+        """
         started = time.monotonic()
         for _ in range(self._plan.workers):
             self._fork()
@@ -174,8 +177,7 @@ class KillStorm:
             for pid, when in list(self._alive.items()):
                 if hits > 0 and time.monotonic() > when:
                     self._hit(pid)
-                    hits -= 1
-            self._reap()
+            hits -= self._reap()
             time.sleep(0.002)
 
     def _fork(self) -> None:
@@ -194,15 +196,19 @@ class KillStorm:
         # Once more, as a scheduler does that loses its patience, or because it came before anybody listened.
         self._alive[pid] = time.monotonic() + self._random.choice((0.02, 0.2, 0.5))
 
-    def _reap(self) -> None:
+    def _reap(self) -> int:
+        """Replace those that have ended; how many of these were ended in the middle of a training."""
+        met = 0
         for pid in list(self._alive):
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
                 del self._alive[pid]
                 code = os.waitstatus_to_exitcode(status)
                 self.ends[signal.Signals(-code).name if code < 0 else str(code)] += 1
+                met += code in (STOPPED, INTERRUPTED, -signal.SIGKILL)
                 if code != 0:
                     self._fork()
+        return met
 
     def _give_up(self) -> None:
         for pid in self._alive:

@@ -94,9 +94,9 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Plan, dic
     folder = tmp_path_factory.mktemp("storms")
     plans = {
         "killed": Plan(str(folder / "killed"), "experiment", hits=12, signals=["SIGKILL"], seed=1, epochs=25),
-        "stopped": Plan(str(folder / "stopped"), "loader", hits=12, signals=_ALL, seed=2, epochs=20),
+        "stopped": Plan(str(folder / "stopped"), "loader", hits=6, signals=_ALL, seed=2, epochs=20),
         "workers": Plan(
-            str(folder / "workers"), "manager", hits=12, signals=["SIGKILL", "SIGTERM"], seed=3, epochs=8, workers=2
+            str(folder / "workers"), "manager", hits=7, signals=["SIGKILL", "SIGTERM"], seed=3, epochs=8, workers=2
         ),
         "twin": Plan(str(folder / "twin"), "forgetful", hits=12, signals=["SIGKILL"], seed=4, epochs=25),
     }
@@ -131,17 +131,17 @@ def test_a_training_that_forgets_its_random_numbers_is_caught(quick: Any) -> Non
 @pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["experiment", "loader"])
 @pytest.mark.parametrize("signals", [["SIGKILL"], _ALL], ids=["killed", "all signals"])
-def test_an_experiment_survives_a_hundred_signals(kind: str, signals: list[str], tmp_path: Path) -> None:
-    plan = Plan(str(tmp_path), kind, hits=100, signals=signals, seed=5, epochs=120)
+def test_an_experiment_survives_to_be_ended_fifty_times(kind: str, signals: list[str], tmp_path: Path) -> None:
+    plan = Plan(str(tmp_path), kind, hits=50, signals=signals, seed=5, epochs=120)
     (report,) = _storms(plan)
-    assert _hits(report, STOPPED, INTERRUPTED, "SIGKILL") >= 40  # two signals may meet one process
+    assert _hits(report, STOPPED, INTERRUPTED, "SIGKILL") >= 50
     _assert_untouched(plan, report)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("signals", [["SIGKILL"], ["SIGTERM"], _ALL], ids=["killed", "stopped", "all signals"])
-def test_three_workers_on_one_store_survive_two_hundred_signals(signals: list[str], tmp_path: Path) -> None:
-    plan = Plan(str(tmp_path), "manager", hits=200, signals=signals, seed=6, epochs=80, workers=3)
+def test_three_workers_on_one_store_survive_to_be_ended_a_hundred_times(signals: list[str], tmp_path: Path) -> None:
+    plan = Plan(str(tmp_path), "manager", hits=100, signals=signals, seed=6, epochs=80, workers=3)
     (report,) = _storms(plan)
     assert _hits(report, STOPPED, INTERRUPTED, "SIGKILL") >= 100
     _assert_untouched(plan, report)
