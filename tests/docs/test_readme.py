@@ -66,6 +66,15 @@ def test_the_commands_and_the_notebook_cells_work_in_the_order_of_the_page(clone
     cells = next(block for block in blocks("python") if "fetch" in block)
     best = run([sys.executable, "-c", f"{cells}\nassert not model.training"], clone)
     assert re.match(r"[0-9a-f]{8} ", best)
+    told = [run(line, clone) for line in lines(next(block for block in blocks("sh") if "jimmy best" in block))]
+    assert told[1].count("\n") == 5, "a heading and four groups"
+    assert told[2:4] == ["curves.png\n", "loss-by-lr-and-width.png\n"]
+    assert {file.name for file in clone.glob("*.png")} == {"curves.png", "loss-by-lr-and-width.png"}
+    assert (clone / "runs.md").read_text().startswith("| key ")
+    assert "9 runs" in told[5]
+    more = next(block for block in blocks("python") if "manager.diff" in block)
+    assert "config\n" in run([sys.executable, "-W", "error", "-c", f"{cells}\n{more}"], clone)
+    assert (clone / "curves.pdf").stat().st_size > 1000
     assert "all 2 workers: 0 done, 12 complete before" in run(lines(look)[0], clone)
 
 
