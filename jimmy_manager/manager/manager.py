@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, SupportsIndex
+from typing import Any, ClassVar, NoReturn, SupportsIndex
 
 from jimmy_manager import random_state
 from jimmy_manager.archives.claims import LONGEST_LEASE_S
@@ -23,8 +23,8 @@ from jimmy_manager.manager.admission import Admission
 from jimmy_manager.manager.batch import Batch
 from jimmy_manager.manager.code_changes import warn_of_changes
 from jimmy_manager.manager.deadline import Deadline, Pace
+from jimmy_manager.manager.keeping import Keeping
 from jimmy_manager.manager.names import check_names
-from jimmy_manager.manager.queries import Queries
 from jimmy_manager.manager.run import EpochPaused, Run
 from jimmy_manager.manager.schedule import BatchReport, Fixed, Shuffled
 from jimmy_manager.manager.worker import Worker
@@ -32,18 +32,11 @@ from jimmy_manager.signals import STOPPING, TIME_LIMIT, StopFlag
 from jimmy_manager.signals import stop_signals as parse_signals
 from jimmy_manager.targets import DEFAULT_TARGETS
 
-if TYPE_CHECKING:
-    from jimmy_manager.archives.janitor import Swept
-    from jimmy_manager.archives.looking import Condition
-    from jimmy_manager.manager.gc import Freed
-    from jimmy_manager.manager.merge import Loaded
-    from jimmy_manager.manager.transfer import Exported
-
 _OLD_ARGUMENTS = ("s_path_len", "s_pause", "l_path_len", "l_pause")
 _RANDOM = "random_state"
 
 
-class Manager(Queries):
+class Manager(Keeping):
     """Trains configurations and keeps their results in a store; subclass it and write ``train`` and ``eval``.
 
     For 5 epochs with ``eval_interval=2, save_interval=3`` the hooks are called in this order::
@@ -70,7 +63,6 @@ class Manager(Queries):
     a function is called with the job in place of ``scontrol requeue``.
     """
 
-    name: ClassVar[str] = ""
     state: tuple[str, ...] = ()
     num_epochs: int | None = None
     default_config: ClassVar[str | None] = None
@@ -328,54 +320,6 @@ class Manager(Queries):
         from jimmy_manager.manager.model_export import export
 
         return export(self, key, path, device)
-
-    def pop(self, key: str) -> Config:
-        """Take a run out of the store and return its configuration; see ``Store.pop``."""
-        key = self.store.resolve(key)
-        config = self.configs[key]
-        self.store.pop(key)
-        return config
-
-    def prune(self) -> Swept:
-        """Remove the files of superseded generations, and return what was removed; see ``Janitor.sweep``."""
-        from jimmy_manager.archives.janitor import Janitor
-
-        return Janitor(self.store).sweep(wait=True)
-
-    def gc(self, *, dry_run: bool = True, **wanted: Any) -> Freed:
-        """Free space, or by default only say what would go; ``wanted`` are the other arguments of ``gc.gc``."""
-        from jimmy_manager.manager.gc import gc
-
-        return gc(self.store, dry_run=dry_run, **wanted)
-
-    def export(
-        self, dest: str | os.PathLike[str], keys: Iterable[str] | None = None, where: Condition = None,
-        ckpts: bool = True, *, as_dir: bool = False,
-    ) -> Exported:
-        """Write the newest commit of each chosen run to a tar, or to a directory ``dest/``; see ``transfer.export``."""
-        from jimmy_manager.manager.transfer import export
-
-        return export(self.store, dest, keys, where, ckpts, as_dir=as_dir)
-
-    def load(self, src: str | os.PathLike[str], dry_run: bool = False) -> Loaded:
-        """Merge the runs of a tar or of another store into this one, the newer epoch of each; see ``transfer.load``."""
-        from jimmy_manager.manager.transfer import load
-
-        return load(self.store, src, dry_run=dry_run, manager=type(self).name or type(self).__name__)
-
-    def export_tar(
-        self, path: str | os.PathLike[str], keys: Iterable[str] | None = None, ckpts: bool = True
-    ) -> Exported:
-        """Write the newest commit of each run (of ``keys``, where given) to a tar; see ``transfer.export_tar``."""
-        from jimmy_manager.manager.transfer import export_tar
-
-        return export_tar(self.store, path, keys, ckpts)
-
-    def load_tar(self, path: str | os.PathLike[str]) -> Loaded:
-        """Merge the runs of a tar into the store, the newer epoch of each; see ``transfer.load_tar``."""
-        from jimmy_manager.manager.transfer import load_tar
-
-        return load_tar(self.store, path, manager=type(self).name or type(self).__name__)
 
     @classmethod
     def main(cls, argv: list[str] | None = None) -> None:
