@@ -26,7 +26,7 @@ _STYLE = """<style>
 div.jimmy{line-height:1.45}
 div.jimmy table{border-collapse:collapse;border:0;margin:.3em 0 .5em;color:inherit}
 div.jimmy th,div.jimmy td{border:0;border-bottom:1px solid rgba(128,128,128,.25);padding:.2em 1.4em .2em 0;
- text-align:left;vertical-align:top;color:inherit;max-width:32em;overflow-wrap:anywhere}
+ text-align:left;vertical-align:top;color:inherit;max-width:32em;overflow-wrap:break-word}
 div.jimmy tr{background:none!important}
 div.jimmy th{font-weight:600;vertical-align:bottom}
 div.jimmy tr:last-child>td{border-bottom:0}

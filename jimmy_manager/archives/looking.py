@@ -44,7 +44,7 @@ class Looking:
         return frame.table(self._looked_at(), where, columns, sort)
 
     def group(
-        self, by: str | Iterable[str] | None = None, over: str | Iterable[str] = "seed", where: Condition = None,
+        self, by: str | Iterable[str] | None = None, *, over: str | Iterable[str] = "seed", where: Condition = None,
         metrics: Iterable[str] | None = None,
     ) -> pd.DataFrame:
         """Count, mean, deviation, least, greatest and 95 % interval of each metric over ``over``, by ``by``."""

@@ -69,13 +69,16 @@ def group(
 ) -> None:
     """Average the results of runs that differ only by their seed.
 
-    A row for each combination of the fields BY, by default of all that vary but the seed. On a terminal the mean and
+    A row for each combination of the fields BY, by default of all that vary but the seed; what varies besides is
+    averaged, too, and named. On a terminal the mean and
     half the width of its 95 % interval; pipes and --json get n, mean, std, min, max and ci95 of every metric.
     """
     from jimmy_manager.results.groups import group_of
 
     runs = _read(store)
     frame = group_of(runs, by or None, _split(over), where, None if metrics is None else _split(metrics))
+    if by and (others := [name for name in runs.where(where).varying() if name not in (*by, *_split(over))]):
+        click.echo(f"also averaged over: {plain(', '.join(others))}", err=True)
     found = list(_groups(frame))
     if as_json:
         click.echo(json.dumps([each.as_json() for each in found], indent=1))

@@ -79,11 +79,11 @@ def _title(rows: Sequence[Mapping[str, Any]], store: str, wide: int) -> str:
 
 
 def _progress(counts: Mapping[str, int], wide: int) -> str:
-    """A bar of all runs by state, and their numbers."""
+    """A bar of all runs that were begun by state, and their numbers; how many are to come the store does not know."""
     total = sum(counts.values())
     if not total:
         return "no runs yet"
-    head, rest = f"{counts.get('done', 0)} of {counted(total, 'run')} done", dict(counts)
+    head, rest = f"{counts.get('done', 0)} of {counted(total, 'run')} begun are done", dict(counts)
     rest.pop("done", None)
     told = "".join(f", {states.coloured(f'{rest[state]} {plain(state)}', state)}" for state in states.in_order(rest))
     room = wide - width(click.unstyle(head + told)) - len(GAP)

@@ -301,6 +301,7 @@ class Manager(Keeping):
         if self.is_training:
             raise HookError("fetch() was called in a hook and would replace the run in training; use a second Manager")
         key, usual = self.store.resolve(key), self._device
+        warn_of_changes(self, key)  # first: a model that was changed may not load any more
         self._device = usual if device is None else str(device)
         try:
             self.key = key
@@ -309,7 +310,6 @@ class Manager(Keeping):
             self.load_ckpt()
         finally:
             self._device = usual
-        warn_of_changes(self, key)
         model: Any = getattr(self, "model", self)
         if model is self or not hasattr(model, "eval"):
             return model

@@ -116,7 +116,7 @@ def _error(cell: Sequence[float], *, is_interval: bool) -> tuple[float, float]:
     if is_interval:
         half = data.interval(statistics.stdev(cell), len(cell))
         return half, half
-    return mean - min(cell), max(cell) - mean
+    return max(0.0, mean - min(cell)), max(0.0, max(cell) - mean)  # three times 0.1 have a mean above 0.1
 
 
 def _alpha(count: int) -> float:

@@ -77,7 +77,7 @@ def test_it_tells_of_workers_progress_the_best_run_and_errors(
 ) -> None:
     lines = seen(120, 24)
     assert lines[0].startswith("1 running in ")
-    assert "3 of 7 runs done, 1 running, 1 paused, 1 failed, 1 new" in lines[1]
+    assert "3 of 7 runs begun are done, 1 running, 1 paused, 1 failed, 1 new" in lines[1]
     assert lines[2].startswith(f"best loss 0.1: run {sweep['best']} after epoch 3  lr=0.1 name=n")
     (worker,) = [line for line in lines if line.startswith(sweep["running"])]
     assert {"running", "3", "2.5", "0.6"} <= set(worker.split())

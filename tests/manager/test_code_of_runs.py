@@ -261,3 +261,12 @@ def test_of_a_notebook_the_classes_and_functions_are_kept_and_no_whole_cell(tmp_
     assert tree is not None
     assert "not known" in tree.left["Unknown"]
     assert b"hunter2" not in b"".join(path.read_bytes() for path in (tmp_path / "S").rglob("*") if path.is_file())
+
+
+def test_a_model_that_does_not_load_any_more_is_preceded_by_the_warning(job: Path, tmp_path: Path) -> None:
+    """That is when it is needed most: what torch says of missing keys does not tell why they are missing."""
+    key = trained(job, tmp_path / "S")
+    job.write_text(job.read_text() + "\n    def load_ckpt(self):\n        raise RuntimeError('Missing key(s)')\n")
+    own_sources._read.clear()
+    with loaded(job) as cls, pytest.warns(CodeChanged, match="codejob.py"), pytest.raises(RuntimeError):
+        cls(tmp_path / "S", read_only=True).fetch(key)

@@ -293,6 +293,12 @@ def test_values_that_differ_in_their_fifth_digit_are_two() -> None:
     assert len(line.get_xdata()) == 2
 
 
+def test_seeds_that_agree_to_the_last_digit_have_no_bars() -> None:
+    """The mean of three times 0.1 is above 0.1, and a bar must not be shorter than nothing."""
+    made = trained([{"lr": lr, "seed": seed} for lr in (0.01, 0.1) for seed in range(3)], lambda config: {"loss": 0.1})
+    made.plot.metric("loss", "lr")
+
+
 def test_an_axis_spans_decades_in_powers() -> None:
     assert drawn("metric-line").axes[0].get_xscale() == "log"
     assert drawn("metric-some-nan").axes[0].get_yscale() == "log"
