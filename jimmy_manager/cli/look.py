@@ -133,7 +133,8 @@ def _files(store: Store, key: str) -> Iterable[tuple[str, int]]:
 
 def _print_title(facts: Facts) -> None:
     epoch = f" after epoch {facts.newest.epoch}" if facts.newest else ""
-    click.secho(f"run {facts.key}: {facts.state}{epoch}", bold=True)
+    lack = ", without its checkpoint" if facts.newest and not facts.newest.has_ckpt else ""
+    click.secho(f"run {facts.key}: {facts.state}{epoch}{lack}", bold=True)
 
 
 def _progress(facts: Facts) -> Iterable[tuple[str, Any]]:
@@ -159,6 +160,9 @@ def _provenance(run: Mapping[str, Any], code: Mapping[str, Any] | None) -> Itera
     for name, value in run.items():
         if name == "versions" and isinstance(value, dict):
             yield name, ", ".join(f"{package} {version}" for package, version in value.items())
+        elif name in ("imported", "gc") and isinstance(value, dict):
+            place = f"from store {value['store']}, saved there " if "store" in value else "took the checkpoint "
+            yield name, f"{place}{ago(value['at']) if isinstance(value.get('at'), int | float) else ''}".rstrip()
         elif name not in ("git", "code") and value not in (None, ""):
             yield name, value
 

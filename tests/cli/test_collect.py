@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,9 @@ def test_with_yes_it_does_what_was_told(jimmy: Jimmy, store: Path) -> None:
     assert (done["size"], done["left"]) == (foretold["size"], {})
     assert not any((store / name).exists() for item in done["items"] for name in item["names"])
     assert jimmy("gc", "--keep-best", "1", "--metric", "loss", "--yes").stdout == "0 runs, 0 bytes freed\n"
+    told = jimmy("show", next(item["key"] for item in done["items"] if item["key"])).stdout
+    assert "without its checkpoint" in told
+    assert re.search(r"gc +took the checkpoint 20", told)
     jimmy("prune")  # what the popped run has left
     assert jimmy("check").output == "nothing is wrong\n"
 
