@@ -167,7 +167,7 @@ class Manager(Keeping):
         Raises ``NoRecord`` where there is none, and ``CheckpointError`` where it lacks a needed state. The
         random states are restored after this hook, whatever an override still draws.
         """
-        commit, loaded = self._newest_ckpt()
+        commit, loaded, preview = self._newest_state()
         self._random = loaded.pop(_RANDOM, None)
         for name in self.state:
             if name not in loaded:
@@ -177,7 +177,7 @@ class Manager(Keeping):
                 )
             self._holder_of(name, "load_state_dict").load_state_dict(loaded.pop(name))
         self.ckpt = loaded
-        self.preview = self.store.previews.read(commit)
+        self.preview = preview
         self.epoch = commit.epoch
         self.step = commit.step
 
@@ -395,14 +395,18 @@ class Manager(Keeping):
             )
         return holder
 
-    def _newest_ckpt(self) -> tuple[Commit, dict[str, Any]]:
+    def _newest_state(self) -> tuple[Commit, dict[str, Any], dict[str, Any]]:
+        """The newest commit with its checkpoint and its preview; one of which either is damaged is passed over."""
+        def read(commit: Commit) -> tuple[Commit, dict[str, Any], dict[str, Any]]:
+            return commit, self.store.ckpts.read(commit), self.store.previews.read(commit)
+
         if self._run is None:
-            return self.store.history.newest(self.key, lambda commit: (commit, self.store.ckpts.read(commit)))
+            return self.store.history.newest(self.key, read)
         commit = self._run.newest
         if commit is None:
             self._absent = NoRecord(f"run {self.key} has no checkpoint yet")
             raise self._absent
-        return commit, self.store.ckpts.read(commit)
+        return read(commit)
 
     def _total(self, num_epochs: int | None) -> int:
         total = self.num_epochs if num_epochs is None else num_epochs

@@ -767,3 +767,15 @@ def test_the_thread_share_is_applied_and_recorded(monkeypatch: pytest.MonkeyPatc
         assert manager.stats[key]["run"]["threads"] == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_run_whose_newest_preview_is_damaged_is_fetched_as_it_was_a_commit_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = Trivial(tmp_path / "store")
+    key = manager.process({"a": 1}, num_epochs=3)
+    newest = max((tmp_path / "store" / "previews").rglob("*.json"), key=lambda path: int(path.stem.rpartition(".c")[2]))
+    newest.write_bytes(newest.read_bytes()[:50])
+    fetched = Trivial(tmp_path / "store", read_only=True).fetch(key)
+    assert (fetched.epoch, fetched.preview["loss"]) == (2, float(fetched.ckpt["total"].sum()))
+    assert newest.name in caplog.text
