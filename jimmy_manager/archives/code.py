@@ -206,7 +206,10 @@ class Snapshot(NamedTuple):
 
 
 class Sources:
-    """The writing side of one store's ``code``; remembers what it has put, so that a worker puts it once."""
+    """The writing side of one store's ``code``; remembers what it has put, so that a worker puts it once.
+
+    That it is still there is asked of the listing: gc may have taken what the runs have named that were popped since.
+    """
 
     def __init__(self, files: Files) -> None:
         self._files = files
@@ -214,27 +217,30 @@ class Sources:
 
     def keep(self, snapshot: Snapshot) -> str:
         """Keep the sources, then their tree, whose digest is returned."""
-        if snapshot.raw not in self._kept:
-            for data in snapshot.sources.values():
-                put(self._files, data)
+        for data in snapshot.sources.values():
+            self.keep_text(data)
         return self.keep_text(snapshot.raw)
 
     def keep_text(self, data: bytes) -> str:
         """Keep one text, such as a diff; its digest is returned."""
-        if data not in self._kept:
+        if data not in self._kept or not _is_listed(self._files, layout.code(self._kept[data])):
             self._kept[data] = put(self._files, data)
         return self._kept[data]
 
 
 def _holds(files: Files, name: str, data: bytes) -> bool:
     """Whether ``data`` stands there; asked of the listing first, as a name that NFS misses once stays missing."""
-    folder, _, last = name.rpartition("/")
     try:
-        return last in files.names(folder) and files.read(name) == data
+        return _is_listed(files, name) and files.read(name) == data
     except FileNotFoundError:
         return False
     except OSError as error:
         raise unreadable(name, error) from error
+
+
+def _is_listed(files: Files, name: str) -> bool:
+    folder, _, last = name.rpartition("/")
+    return last in files.names(folder)
 
 
 def _digest_in(value: Any) -> str | None:

@@ -6,7 +6,7 @@ Names in ``code`` that nobody names are no fault: another version may have put t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from jimmy_manager.archives import code, layout, strict
 from jimmy_manager.archives.inspection import Finding
@@ -29,8 +29,15 @@ def inspect_code(store: Store) -> list[Finding]:
     return list(found.values())
 
 
-def unnamed(store: Store, without: Collection[str] = ()) -> list[str]:
-    """The files of ``code`` that no run needs but those ``without``, which are to go as well.
+def listed(store: Store) -> list[str]:
+    """Every file of ``code``."""
+    folders = [f"{layout.CODE}/{shard}" for shard in store.files.names(layout.CODE) if layout.is_shard(shard)]
+    names = (f"{folder}/{last}" for folder in sorted(folders) for last in sorted(store.files.names(folder)))
+    return [name for name in names if layout.is_digest(name.rpartition("/")[2])]
+
+
+def unnamed(store: Store, names: Iterable[str], without: Collection[str] = ()) -> list[str]:
+    """The files among ``names`` that no run needs but those ``without``, which are to go as well.
 
     Only to be removed while nobody uses the store, as a worker writes code before it names it. Raises ``RecordError``
     or ``StoreTooNew`` where stats or a tree cannot be read, so that what they name is not known.
@@ -45,9 +52,7 @@ def unnamed(store: Store, without: Collection[str] = ()) -> list[str]:
         if tops not in seen:
             seen.add(tops)
             needed.update(code.needed(store.files, run))
-    folders = [f"{layout.CODE}/{shard}" for shard in store.files.names(layout.CODE) if layout.is_shard(shard)]
-    names = (f"{folder}/{last}" for folder in sorted(folders) for last in sorted(store.files.names(folder)))
-    return [name for name in names if layout.is_digest(last := name.rpartition("/")[2]) and last not in needed]
+    return [name for name in names if name.rpartition("/")[2] not in needed]
 
 
 def _stats_of(store: Store) -> Iterator[layout.Parsed]:

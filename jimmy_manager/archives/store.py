@@ -168,8 +168,9 @@ class Store(Looking):
         return self.ledger.key_form(config)
 
     def forget_keys(self) -> None:
-        """Look for registered keys anew: some were removed, which only ``gc`` does, and only while nobody works."""
+        """Look for registered keys and code anew: some were removed, by ``gc`` alone, and only while nobody works."""
         self.registry = Registry(self.claims, self.registry.lengths[0])
+        self.sources = Sources(self.files)
 
     def config(self, key: str) -> Config:
         """The configuration of a whole key as the ledger shows it, popped or not."""

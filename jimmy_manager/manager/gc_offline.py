@@ -8,7 +8,8 @@ Before the configuration is gone the run is popped. After that it is unknown, an
 same key and the number after its highest claim, be that the last file. Its key is free only when no longer one begins
 with it: the run of that one collided with it, and would get a second key if the short one were free.
 
-Runs that a worker holds are left, and scratch of theirs, too: somebody may have promised too much.
+Runs that a worker holds are left, and scratch of theirs; and all code while there is such a run, which may be about to
+name any of it: somebody may have promised too much.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from jimmy_manager.manager.gc_plan import Sizes
 
 log = logging.getLogger(__name__)
 
+_HELD = ("held", "silent", "ended")
+"""The states of runs whose worker may be alive."""
+
 Found = tuple[str, str, tuple[str, ...], int]
 
 
@@ -37,7 +41,7 @@ def collect(store: Store, janitor: Janitor, left: dict[str, str], *, dry_run: bo
         try:
             if not _is_buried(store, key):
                 continue
-        except RecordError as error:
+        except (RecordError, StoreTooNew) as error:
             left[key] = str(error)
             continue
         if longer := next((other for other in _known(store, key[:2]) if other != key and other.startswith(key)), ""):
@@ -63,9 +67,16 @@ def collect(store: Store, janitor: Janitor, left: dict[str, str], *, dry_run: bo
 
 
 def _code(store: Store, gone: set[str]) -> list[str]:
-    """The sources that only runs ``gone`` have named; none, where what some run names cannot be read."""
+    """The sources that only runs ``gone`` have named; none, where what some run names, or is about to, is not known.
+
+    In this order: what was put before the listing belongs to a run that is held afterwards, or whose stats name it.
+    """
     try:
-        return code_inspection.unnamed(store, gone)
+        names = code_inspection.listed(store)
+        if names and (held := next((key for key in _known(store) if store.standing(key).state in _HELD), "")):
+            log.warning("code that no run needs is kept: a worker may be about to name it in run %s", held)
+            return []
+        return code_inspection.unnamed(store, names, gone)
     except (RecordError, StoreTooNew) as error:
         log.warning("code that no run needs is kept: %s", error)
         return []
@@ -132,6 +143,6 @@ def _is_held(store: Store, scratch: str) -> bool:
     target = layout.scratch_target(rest.rpartition("/")[2])
     parsed = layout.parse(archive, target) if target and archive in layout.ARCHIVES else None
     try:
-        return parsed is not None and store.standing(parsed.key).state in ("held", "silent", "ended")
-    except RecordError:
+        return parsed is not None and store.standing(parsed.key).state in _HELD
+    except (RecordError, StoreTooNew):
         return True

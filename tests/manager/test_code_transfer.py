@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from jimmy_manager.archives import code, layout
+from jimmy_manager.archives import code, code_inspection, layout
 from jimmy_manager.archives.audit import audit
 from jimmy_manager.archives.code import Snapshot
 from jimmy_manager.archives.record import seal
 from jimmy_manager.archives.store import Store
 from jimmy_manager.errors import DamagedRecord, StoreTooNew
+from jimmy_manager.manager import gc_offline
 from jimmy_manager.manager.gc import gc
 from jimmy_manager.manager.tarball import END, content, header, members, padding
 from jimmy_manager.manager.transfer import export, load
@@ -201,3 +202,51 @@ def test_gc_keeps_all_code_where_what_a_run_names_cannot_be_read(
     assert "is kept" in caplog.text
     path.write_bytes(raw)
     assert gc(source, offline=True, dry_run=False).items[0].names == (layout.code(unnamed),)
+
+
+def test_gc_takes_no_code_that_a_worker_has_put_and_is_about_to_name(
+    source: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempt = attempt_at(source, {"seed": 1})
+    digest = source.sources.keep(Snapshot.of("job.py", SOURCES, {}))
+    attempt.describe({"code": digest, "git": {}})
+    with caplog.at_level(logging.WARNING):
+        assert gc(Store(source.directory, durable=False), offline=True, dry_run=False).items == ()
+    assert f"about to name it in run {attempt.key}" in caplog.text
+    commit(attempt, 1)
+    attempt.finish()
+    assert audit(source) == []
+    assert source.code(attempt.key) == SOURCES
+
+
+def test_a_gc_that_took_code_of_held_runs_would_be_caught(
+    source: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gc_offline, "_HELD", ())
+    with pytest.raises(AssertionError):
+        test_gc_takes_no_code_that_a_worker_has_put_and_is_about_to_name(source, caplog)
+
+
+def test_code_that_is_named_while_gc_looks_is_kept(source: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed, keys = code_inspection.listed, []
+
+    def listed_before_a_run(store: Store) -> list[str]:
+        names = listed(store)
+        keys.append(trained(source, 1))
+        return names
+
+    monkeypatch.setattr(code_inspection, "listed", listed_before_a_run)
+    gc(Store(source.directory, durable=False), offline=True, dry_run=False)
+    assert source.code(keys[0]) == SOURCES
+    assert audit(source) == []
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_code_that_gc_has_taken_is_written_again_by_who_had_put_it_before(source: Store, is_own: bool) -> None:
+    source.pop(trained(source, 1))
+    by = source if is_own else Store(source.directory, durable=False)
+    assert any(name.startswith("code/") for item in gc(by, offline=True, dry_run=False).items for name in item.names)
+    key = trained(source, 2)
+    assert source.code(key) == SOURCES
+    assert code.uncommitted(source, key) == DIFF
+    assert audit(source) == []
