@@ -62,7 +62,9 @@ def read_changed(store: Store, known: str) -> tuple[str, Columns | None]:
     """``read_columns``, and what is to be given as ``known`` next time: then None says that nothing has changed.
 
     It is empty where the runs may be others the next time although nothing is written: while one is held, say.
+    ``store.yaml`` is read again: two views by different schemas would make the whole index anew in turn.
     """
+    store.refresh()
     path = cache_path(store)
     for _ in range(2 if path else 0):
         try:

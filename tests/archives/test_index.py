@@ -242,6 +242,28 @@ def test_a_new_ledger_shows_in_every_row(store: Store) -> None:
     assert assert_equal(store)[0].config["amp"] is False
 
 
+def test_who_has_a_store_open_sees_what_others_enter_into_the_ledger(store: Store) -> None:
+    finished(store, {"optim": {"lr": 0.1}})
+    settle(store)
+    assert list(store.table("optim.lr == 0.1").index)
+    Store(store.directory).schema.rename("optim.lr", "rate")
+    assert list(store.table("rate == 0.1").index)
+
+
+def test_two_views_of_a_store_whose_ledger_was_edited_read_no_run_again(store: Store, reads: list[str]) -> None:
+    finished(store, {"lr": 0.1})
+    settle(store)
+    other = Store(store.directory)
+    other.schema.rename("lr", "rate")
+    assert read_rows(other)[0].config == {"rate": 0.1}
+    settle(store)
+    read_rows(other)
+    reads.clear()
+    for view in (store, other, store, other):
+        assert read_rows(view)[0].config == {"rate": 0.1}
+    assert reads == []
+
+
 def test_damage_is_told_until_it_is_gone(store: Store) -> None:
     key = finished(store)
     path = Path(store.directory or "") / layout.preview(key, 1, 1)
