@@ -1,9 +1,12 @@
-"""Who trained what when: from the claims and stats of a store alone, one stretch for each generation of a run."""
+"""Who trained what when: from the claims and stats of a store alone, one stretch for each generation of a run.
+
+Generations that served a task, such as gc, are none: nobody trained then.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from jimmy_manager.archives import layout
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
     from jimmy_manager.archives.store import Store
 
 _WORK = ("held", "released", "failed")
-"""The states of claims under which somebody trained; the others are born in their last state."""
+"""The states of claims under which somebody trained, but for a task; the others are born in their last state."""
 
 
 class Stretch(NamedTuple):
@@ -48,21 +51,21 @@ def read_stretches(store: Store, states: Mapping[str, str]) -> tuple[list[Stretc
                 except (RecordError, StoreTooNew) as error:
                     damage.append(str(error))
             for generation, record in records.items():
-                if record.state in _WORK:
-                    saved = generation in stats.get(key, ())
-                    found.append(_stretch(store, record, records.get(generation + 1), states[key], damage, saved=saved))
+                if record.state in _WORK and not record.task:
+                    saved = [each for each in _with_tasks(generation, records) if each in stats.get(key, ())]
+                    found.append(_stretch(store, record, records.get(generation + 1), states[key], damage, saved))
     return sorted(found, key=lambda stretch: (stretch.start, stretch.key)), damage
 
 
 def _stretch(
-    store: Store, record: ClaimRecord, after: ClaimRecord | None, state: str, damage: list[str], *, saved: bool
+    store: Store, record: ClaimRecord, after: ClaimRecord | None, state: str, damage: list[str], saved: list[int]
 ) -> Stretch:
     end = record.at
-    if saved:
+    for generation in saved:
         try:
-            commits = store.history.read_stats(record.key, record.generation).commits
-            # Number 0 was adopted: somebody else made it, before this stretch began.
-            end = max([end, *(commit.at for commit in commits if commit.number)])
+            commits = store.history.read_stats(record.key, generation).commits
+            # Number 0 was adopted: somebody else made it, before this stretch began; but a task adopts from this one.
+            end = max([end, *(commit.at for commit in commits if commit.number or generation > record.generation)])
         except (RecordError, StoreTooNew) as error:
             damage.append(str(error))
     is_open = False
@@ -77,6 +80,13 @@ def _stretch(
     owner = record.owner
     worker = f"{owner.node}:{owner.pid}" + (f" ({owner.job.name})" if owner.job else "")
     return Stretch(record.key, record.generation, owner.node, worker, record.at, end, state, is_open)
+
+
+def _with_tasks(generation: int, records: Mapping[int, ClaimRecord]) -> Iterator[int]:
+    """A generation and the tasks right after it: gc leaves the last commit in its own stats alone."""
+    yield generation
+    while (generation := generation + 1) in records and records[generation].task:
+        yield generation
 
 
 def _generations(store: Store, archive: str, shard: str) -> dict[str, list[int]]:

@@ -10,6 +10,7 @@ import pytest
 
 from jimmy_manager import Store
 from jimmy_manager.archives import layout
+from jimmy_manager.manager.gc import gc
 from jimmy_manager.results.plot_timeline import lanes
 from jimmy_manager.results.stretches import Stretch, read_stretches
 from tests.archives.runs import attempt_at, commit
@@ -74,6 +75,32 @@ def test_a_failed_run_lasts_to_its_last_commit(store: Store, clock: SetClock) ->
     attempt.claim.fail({"type": "ValueError", "message": "", "traceback": ""})
     (one,) = stretches(store)
     assert (one.state, one.end - one.start) == ("failed", 60)
+
+
+def test_gc_is_no_training(store: Store, clock: SetClock) -> None:
+    done, paused = begin(store, 0, lr=1), begin(store, 1, lr=2)
+    for attempt in (done, paused):
+        after(attempt, clock, 60, 1)
+        after(attempt, clock, 60, 2)
+    done.finish()
+    paused.claim.release()
+    before = stretches(store)
+    assert sorted(each.state for each in before) == ["done", "paused"]
+    clock.time += 1000
+    assert len(gc(store, superseded=True, dry_run=False).items) == 2
+    assert stretches(store) == before
+
+
+def test_a_claim_for_any_task_is_no_training_and_whoever_trains_after_it_has_a_stretch(store: Store) -> None:
+    run = store.register({"lr": 1})
+    claim = store.claims.take(store.standing(run.key), run.digest, task="import")
+    assert claim is not None
+    assert stretches(store) == []
+    claim.release()
+    attempt = begin(store, 0, lr=1)
+    commit(attempt, 1)
+    attempt.finish()
+    assert [(each.generation, each.state) for each in stretches(store)] == [(2, "done")]
 
 
 def test_a_held_run_is_open(store: Store, clock: SetClock) -> None:
