@@ -9,6 +9,7 @@ import posixpath
 import shlex
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,7 +27,9 @@ log = logging.getLogger(__name__)
 
 _MOST_SHOWN = 5
 _MOST_LINES = 5_000
-"""Files of more lines are not compared line by line, which would take minutes."""
+_MOST_PAIRS = 50_000
+"""Between the first line that differs and the last one: where there are more lines, or more pairs of equal ones, as in
+tables of one value, they are not compared line by line, which would take minutes."""
 
 
 class Change(NamedTuple):
@@ -115,8 +118,19 @@ def _on_disk(folder: str, place: str, root: str) -> bytes | None:
 
 def _counted(path: str, then: bytes, now: bytes) -> Change:
     before, after = (data.decode("utf-8", "replace").splitlines() for data in (then, now))
-    if max(len(before), len(after)) > _MOST_LINES:
+    before, after = _without_equal_ends(before, after)
+    counts = Counter(after)
+    if max(len(before), len(after)) > _MOST_LINES or sum(counts[line] for line in before) > _MOST_PAIRS:
         return Change(path, None, None)
     blocks = difflib.SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()
     equal = sum(block.size for block in blocks)
     return Change(path, len(after) - equal, len(before) - equal)
+
+
+def _without_equal_ends(before: list[str], after: list[str]) -> tuple[list[str], list[str]]:
+    """Both from the first line that differs to the last one, which count the same lines added and removed."""
+    shorter = min(len(before), len(after))
+    start = next((place for place in range(shorter) if before[place] != after[place]), shorter)
+    most = shorter - start
+    end = next((place for place in range(most) if before[-1 - place] != after[-1 - place]), most)
+    return before[start : len(before) - end], after[start : len(after) - end]

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from jimmy_manager import Store
 from jimmy_manager.archives import code, layout
 from jimmy_manager.errors import CodeChanged
-from jimmy_manager.manager import git_state, own_sources
+from jimmy_manager.manager import code_changes, git_state, own_sources
 from tests.archives.runs import listing
 from tests.manager import code_job
 from tests.manager.code_job import git, loaded
@@ -195,6 +196,28 @@ def test_a_fetch_warns_with_files_lines_and_command_where_the_code_has_changed(j
         f"'jimmy show {key} --store {tmp_path}/S --code DIR' gives what it was then"
     )
     assert listing(tmp_path / "S") == before
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (["a", "b", "c"], ["a", "x", "y", "c"], "+2/-1"),
+        (["a"], ["a", "a"], "+1/-0"),
+        (["a", "b", "a"], ["a"], "+0/-2"),
+        ([], ["a"], "+1/-0"),
+        (["x"] * 9_000 + ["a"] + ["x"] * 9_000, ["x"] * 9_000 + ["b"] + ["x"] * 9_000, "+1/-1"),
+        (["x"] * 4_000, ["x", "y"] * 2_000, ""),
+        (["0,", "1,"] * 2_000, ["1,", "0,", "2,"] * 1_500, ""),
+        ([str(n) for n in range(6_000)], [f"{n}." for n in range(6_000)], ""),
+    ],
+)
+def test_sources_are_compared_line_by_line_only_where_that_is_quick(
+    before: list[str], after: list[str], told: str
+) -> None:
+    began = time.monotonic()
+    change = code_changes._counted("a.py", *("\n".join(lines).encode() for lines in (before, after)))
+    assert str(change) == f"a.py {told}".strip()
+    assert time.monotonic() - began < 5
 
 
 def test_a_copy_of_the_job_elsewhere_is_the_same_code(job: Path, tmp_path: Path) -> None:
