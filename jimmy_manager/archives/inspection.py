@@ -306,6 +306,8 @@ class _Run:
 
     def _check_done(self, record: ClaimRecord) -> None:
         generation = record.generation - 1
+        if record.task and record.generation in self._stats:
+            return  # killed after its own stats, which were marked done from the first moment
         if record.task:  # by gc, which may have left the stats to be those from before its claim
             generation = max((each for each in self._stats if each < record.generation), default=generation)
         name, stats = layout.stats(self.key, generation), self._stats.get(generation)
