@@ -34,12 +34,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from jimmy_manager.archives import checkpoints
+from jimmy_manager.archives import checkpoints, layout
 from jimmy_manager.archives.attempt import Attempt, NewerCommit
 from jimmy_manager.archives.claim import Claim
+from jimmy_manager.archives.files import PendingWrite
 from jimmy_manager.archives.janitor import Janitor
 from jimmy_manager.archives.store import Store
-from jimmy_manager.errors import ClaimLost, ConfigError, JimmyError, ReadOnlyStore, RecordError, StoreError
+from jimmy_manager.errors import (
+    ClaimLost,
+    ConfigError,
+    DamagedRecord,
+    JimmyError,
+    ReadOnlyStore,
+    RecordError,
+    StoreError,
+)
 from jimmy_manager.manager import gc_offline
 from jimmy_manager.manager.gc_plan import Plan, Wanted, make_plans
 
@@ -109,7 +118,7 @@ def _carry_out(store: Store, janitor: Janitor, plans: list[Plan], left: dict[str
     done: list[Plan] = []
     pending: list[Plan] = []
     for plan in plans:
-        if reason := _rewrite(store, plan, seen_at) if plan.rewrites else "":
+        if reason := _rewrite(store, janitor, plan, seen_at) if plan.rewrites else "":
             left[plan.key] = reason
         # At once where that is decided at once: on a full disk the next run needs the space.
         elif (swept := janitor.sweep_run(plan.key)) is not None:
@@ -126,7 +135,7 @@ def _carry_out(store: Store, janitor: Janitor, plans: list[Plan], left: dict[str
     return done
 
 
-def _rewrite(store: Store, plan: Plan, seen_at: float) -> str:
+def _rewrite(store: Store, janitor: Janitor, plan: Plan, seen_at: float) -> str:
     """Commit what shall stay of a run in a generation of its own; return why that was not done, or nothing."""
     standing = store.standing(plan.key)
     if (standing.state, standing.trace) != (plan.standing.state, plan.standing.trace) or standing.record is None:
@@ -145,33 +154,40 @@ def _rewrite(store: Store, plan: Plan, seen_at: float) -> str:
         run[checkpoints.GC] = {"at": round(store.claims.clock.now())}
     try:
         claim.start_heartbeat()
-        return _commit(Attempt(store.history, claim, run=run), plan)
+        _commit(Attempt(store.history, claim, run=run), plan)
+        return ""
     except ClaimLost as lost:
         claim.drop()
         return str(lost)
     except (NewerCommit, RecordError, StoreError) as error:
-        _restore(claim, error)
+        _restore(janitor, claim, error)
         return "; ".join([str(error), *getattr(error, "__notes__", ())])
     except BaseException as error:
-        _restore(claim, error)
+        _restore(janitor, claim, error)
         raise
 
 
-def _commit(attempt: Attempt, plan: Plan) -> str:
+def _commit(attempt: Attempt, plan: Plan) -> None:
     attempt.adopt(ckpt=not plan.drops_ckpt)
     if attempt.adopted_from != plan.stats.commits[-1].order:
-        attempt.claim.restore()
-        return "its newest commit is not whole, or no longer the newest; see 'jimmy check'"
+        raise DamagedRecord("its newest commit is not whole, or no longer the newest; see 'jimmy check'")
     is_done = plan.standing.state == "done"
     attempt.commit_adopted(done=is_done)
     if is_done:
         attempt.finish()
     else:
         attempt.claim.restore()
-    return ""
 
 
-def _restore(claim: Claim, cause: BaseException) -> None:
+def _restore(janitor: Janitor, claim: Claim, cause: BaseException) -> None:
+    """Leave the run as it was found, and nothing of what was adopted: the next gc would adopt it once more."""
+    try:
+        files = janitor.files_of(claim.key).get(claim.generation, [])
+        # Stats that are there, or may still come, name them.
+        if not isinstance(cause, PendingWrite) and layout.stats(claim.key, claim.generation) not in files:
+            janitor.remove(files)
+    except (OSError, JimmyError) as second:
+        cause.add_note(f"what it has adopted is still there: {second}")
     try:
         claim.restore()
     except JimmyError as second:

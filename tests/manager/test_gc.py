@@ -21,7 +21,8 @@ from jimmy_manager import Manager
 from jimmy_manager.archives import layout, previews
 from jimmy_manager.archives.attempt import Attempt, NewerCommit
 from jimmy_manager.archives.audit import audit
-from jimmy_manager.archives.files import Content
+from jimmy_manager.archives.files import Content, PendingWrite
+from jimmy_manager.archives.janitor import Janitor
 from jimmy_manager.archives.store import Store
 from jimmy_manager.errors import CheckpointError, ConfigError, KeyNotFound, ReadOnlyStore, RunFailed, StoreError
 from jimmy_manager.manager import gc_offline, gc_plan
@@ -261,6 +262,77 @@ def test_a_damaged_run_is_left_by_name_and_the_others_are_done(store: Store, tmp
     assert "not whole" in freed.left[damaged]
     assert store.standing(damaged).state == "done"
     assert len(store.history.stats(damaged).commits) == 2
+
+
+@pytest.mark.parametrize("damaged", [(2,), (1, 2)])
+def test_gc_leaves_nothing_of_what_it_cannot_take_however_often_it_is_asked(
+    store: Store, tmp_path: Path, damaged: tuple[int, ...]
+) -> None:
+    key = train(store, {"lr": 1}, ckpt=BIG)
+    for number in damaged:
+        path = tmp_path / "store" / layout.ckpt(key, 1, number)
+        path.write_bytes(path.read_bytes()[:-2])
+    before = Janitor(store).files_of(key)
+    for _ in range(2):
+        assert list(gc(store, superseded=True, dry_run=False).left) == [key]
+        assert Janitor(store).files_of(key) == before
+        assert store.standing(key).state == "done"
+
+
+@pytest.mark.parametrize("operation", ["adopt", "_settle", "_write_stats"])
+@pytest.mark.parametrize("error", [StoreError("disk"), KeyboardInterrupt()], ids=type)
+def test_gc_that_is_interrupted_leaves_nothing_of_what_it_adopted(
+    store: Store, operation: str, error: BaseException, monkeypatch: Monkey
+) -> None:
+    key = train(store, {"lr": 1}, ckpt=BIG)
+    before, whole = Janitor(store).files_of(key), getattr(Attempt, operation)
+
+    def interrupted(self: Attempt, *arguments: Any, **named: Any) -> None:
+        if operation == "adopt":
+            whole(self, *arguments, **named)
+        raise error
+
+    monkeypatch.setattr(Attempt, operation, interrupted)
+    try:
+        gc(store, superseded=True, dry_run=False)
+    except KeyboardInterrupt:
+        pass
+    assert Janitor(store).files_of(key) == before
+    assert store.standing(key).state == "done"
+
+
+@pytest.mark.parametrize("operation", ["_acknowledge", "finish"])
+def test_gc_that_is_interrupted_after_its_stats_keeps_what_they_name(
+    store: Store, operation: str, monkeypatch: Monkey
+) -> None:
+    key = train(store, {"lr": 1}, ckpt=BIG)
+
+    def interrupted(self: Attempt) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Attempt, operation, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        gc(store, superseded=True, dry_run=False)
+    assert store.ckpts[key]["weights"] == BIG["weights"]
+    assert [finding.kind for finding in audit(store)] == ["superseded"]
+    assert store.history.stats(key).generation == 3
+
+
+def test_gc_whose_stats_may_still_come_keeps_what_they_would_name(store: Store, monkeypatch: Monkey) -> None:
+    key = train(store, {"lr": 1}, ckpt=BIG)
+    replace, late = store.files.replace, []
+
+    def slow(name: str, data: bytes) -> None:
+        if name == layout.stats(key, 3):
+            late.append((name, data))
+            raise PendingWrite("it hangs")
+        replace(name, data)
+
+    monkeypatch.setattr(store.files, "replace", slow)
+    assert "it hangs" in gc(store, superseded=True, dry_run=False).left[key]
+    replace(*late[0])
+    assert store.ckpts[key]["weights"] == BIG["weights"]
+    assert [finding.kind for finding in audit(store)] == ["superseded"]
 
 
 def test_generations_below_are_swept_without_a_claim(store: Store) -> None:
