@@ -27,7 +27,7 @@ from jimmy_manager.archives.disk import Disk
 from jimmy_manager.archives.files import Files, store_error
 from jimmy_manager.archives.history import Stats
 from jimmy_manager.archives.store import Store
-from jimmy_manager.errors import DamagedRecord, ReadOnlyStore, StoreError, UnreadableRecord
+from jimmy_manager.errors import DamagedRecord, ReadOnlyStore, StoreError, StoreTooNew, UnreadableRecord
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class Janitor:
         """The highest whole generation of ``key``, 0 until it was seen unchanged for long enough."""
         try:
             stats = self._highest_whole(key)
-        except UnreadableRecord as error:  # it may be whole: nothing below it is superseded for certain
+        except (UnreadableRecord, StoreTooNew) as error:  # it may be whole: nothing below it is superseded for certain
             log.warning("%s", error)
             stats = None
         if stats is None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jimmy_manager.archives import layout, previews
 from jimmy_manager.archives.claims import ClaimRecord, Claims, Trace
 from jimmy_manager.archives.history import Commit, Stats
-from jimmy_manager.errors import DamagedRecord, KeyNotFound, NoRecord, RecordError
+from jimmy_manager.errors import DamagedRecord, KeyNotFound, NoRecord, RecordError, StoreTooNew
 
 if TYPE_CHECKING:
     from jimmy_manager.archives.store import Store
 
 
 class Listed(NamedTuple):
-    """One run as a list shows it; ``damage`` says by name what could not be read of it.
+    """One run as a list shows it; ``damage`` says by name what could not be read of it, or is of a newer version.
 
     ``config`` is nested, as the schema ledger shows it; ``preview`` is flat and holds scalars only. ``state`` is a
     ``Standing``'s.
@@ -76,23 +76,23 @@ def _read(store: Store, claims: Claims, key: str, trace: Trace) -> Listed | None
     try:
         standing = claims.standing(key)
         state, record = standing.state, standing.record
-    except RecordError as error:
+    except (RecordError, StoreTooNew) as error:
         damage.append(str(error))
     try:
         stats = _stats(store, key, trace)
         if stats is not None and not stats.commits:
             return None
-    except RecordError as error:
+    except (RecordError, StoreTooNew) as error:
         damage.append(str(error))
     try:
         config = store.ledger.shown_form(store.registry.read(key).stored)
-    except (RecordError, KeyNotFound) as error:
+    except (RecordError, KeyNotFound, StoreTooNew) as error:
         damage.append(str(error))
     preview: dict[str, Any] = {}
     if stats is not None:
         try:
             preview = _preview(store, key, stats)
-        except RecordError as error:
+        except (RecordError, StoreTooNew) as error:
             damage.append(str(error))
     return Listed(key, state, record, stats, config, preview, tuple(damage))
 

@@ -47,7 +47,7 @@ def unseal(kind: str, raw: bytes, name: str) -> dict[str, Any]:
         record = json.loads(body.decode() + "}")
         version, found = record["version"], record["jimmy"]
         if version > VERSION:
-            raise StoreTooNew(f"{name} has record version {version}, this package reads up to {VERSION}")
+            raise StoreTooNew(f"{name} has record version {version}, this package reads up to {VERSION}; upgrade it")
         data: dict[str, Any] = record["data"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:  # sealed, but by something else than ``seal``
         raise DamagedRecord(f"damaged record {name}: it is no record of this package: {error!r}") from error

@@ -22,7 +22,15 @@ from jimmy_manager.archives.registry import Registered, Registry
 from jimmy_manager.archives.schema import Schema
 from jimmy_manager.archives.store_file import StoreFile
 from jimmy_manager.config import Config
-from jimmy_manager.errors import DamagedRecord, KeyNotFound, NoRecord, RunBusy, SchemaError, StoreError
+from jimmy_manager.errors import (
+    DamagedRecord,
+    KeyNotFound,
+    NoRecord,
+    RunBusy,
+    SchemaError,
+    StoreError,
+    StoreTooNew,
+)
 from jimmy_manager.schema import Ledger
 
 _Change = Callable[[StoreFile], StoreFile]
@@ -307,7 +315,7 @@ class Store(Looking):
     def _is_tombstone(self, key: str, generation: int) -> bool:
         try:
             return not self.history.read_stats(key, generation).commits
-        except DamagedRecord:
+        except (DamagedRecord, StoreTooNew):
             return False
 
 

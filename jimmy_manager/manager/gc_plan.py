@@ -13,7 +13,7 @@ from jimmy_manager.archives.claims import Standing
 from jimmy_manager.archives.history import Stats
 from jimmy_manager.archives.janitor import Janitor
 from jimmy_manager.archives.store import Store
-from jimmy_manager.errors import ConfigError, NoRecord, RecordError
+from jimmy_manager.errors import ConfigError, NoRecord, RecordError, StoreTooNew
 from jimmy_manager.nesting import flattened
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _look(store: Store, key: str, left: dict[str, str]) -> tuple[Standing, Stats
             return None
     except NoRecord:
         return None
-    except RecordError as error:
+    except (RecordError, StoreTooNew) as error:
         left[key] = str(error)
         return None
     return (standing, stats) if standing.state in ("done", "failed", "released") else None
@@ -213,7 +213,7 @@ def _has(store: Store, key: str, metric: str) -> bool:
     """Whether the preview of a run has ``metric``: in a table a missing number is NaN as well."""
     try:
         return metric.removeprefix("preview.") in dict(flattened(store.previews[key]))
-    except RecordError:
+    except (RecordError, StoreTooNew):
         return False
 
 
