@@ -198,15 +198,21 @@ def _not_best(
 ) -> set[str]:
     """All but the best runs of each group; a run without the number is left, one with NaN is the worst."""
     is_max = _is_max(wanted.metric, wanted.mode)
-    groups: dict[tuple[str, ...], list[tuple[float, str]]] = {}
+    groups: dict[tuple[Any, ...], list[tuple[float, str]]] = {}
     for key, row in rows.items():
         value = _number(row[wanted.metric])
         if value is None or (math.isnan(value) and not _has(store, key, wanted.metric)):
             left[key] = f"it has no number {wanted.metric!r} to compare it by"
             continue
         score = math.inf if math.isnan(value) else -value if is_max else value
-        groups.setdefault(tuple(str(row[name]) for name in wanted.by), []).append((score, key))
+        groups.setdefault(tuple(_group_of(row[name]) for name in wanted.by), []).append((score, key))
     return {key for group in groups.values() for _, key in sorted(group)[wanted.keep_best :]}
+
+
+def _group_of(value: Any) -> Any:
+    """What is equal for equal values alone: 1 is 1.0, but neither ``"1"`` nor True; all that is missing is one group."""
+    is_number = type(value) in (int, float) and value == value
+    return value if is_number else (type(value), repr(value))
 
 
 def _has(store: Store, key: str, metric: str) -> bool:

@@ -123,6 +123,24 @@ def test_the_best_of_each_group_keep_their_checkpoints(manager: Line) -> None:
     assert more.items == ()  # the one that is left in each group is the best of those with a checkpoint
 
 
+def test_groups_of_the_best_are_of_equal_values_and_not_of_equal_texts(manager: Line) -> None:
+    values = {"one": 1, "text": "1", "yes": True, "said": "True", "none": None, "word": "None"}
+    keys = {name: [manager.process({"arch": value, "lr": lr}) for lr in (0.1, 0.2)] for name, value in values.items()}
+    freed = manager.gc(keep_best=1, metric="loss", by="arch")
+    assert {item.key for item in freed.items} == {worse for _, worse in keys.values()}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        (1, 1.0, True), (1, "1", False), (1, True, False), (math.nan, float("nan"), True), (None, "None", False),
+        ([1, "1"], [1, "1"], True), ([1], ["1"], False), (2**53, 2**53 + 1, False),
+    ],
+)
+def test_a_group_is_known_by_value_and_type(one: Any, other: Any, is_same: bool) -> None:
+    assert (gc_plan._group_of(one) == gc_plan._group_of(other)) == is_same
+
+
 def test_a_run_without_its_checkpoint_still_lists_and_says_why_it_cannot_be_fetched(manager: Line) -> None:
     key = manager.process({})
     config, preview = manager.configs[key], manager.previews[key]
