@@ -210,7 +210,7 @@ def _not_best(
 
 
 def _group_of(value: Any) -> Any:
-    """What is equal for equal values alone: 1 is 1.0, but neither ``"1"`` nor True; all that is missing is one group."""
+    """Equal for equal values alone: 1 is 1.0, but neither ``"1"`` nor True; all that is missing is one group."""
     is_number = type(value) in (int, float) and value == value
     return value if is_number else (type(value), repr(value))
 
