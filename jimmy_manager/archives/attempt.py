@@ -5,7 +5,7 @@
     adopt ──► commit ──► commit ──► ... ──► finish
       ▲         │ NewerCommit (first one only): a lower generation committed after the adoption
       └─────────┘
-    adopt ──► commit_adopted ──► finish          (who trains nothing: gc)
+    adopt ──► commit_adopted ──► finish          (who trains nothing and only takes away: gc)
 
 A commit is checkpoint, preview, then stats, each under a name of its own that is never written twice. It is
 *acknowledged* when ``commit`` returns: a listing made after the stats were renamed showed no higher claim.
@@ -94,9 +94,11 @@ class Attempt:
     def commit(
         self, *, epoch: int, step: int = 0, train_s: float = 0.0, eval_s: float = 0.0,
         checkpoint: Callable[[BinaryIO], None], preview: bytes, figures: Mapping[str, bytes] | None = None,
+        done: bool = False,
     ) -> Commit:
         """Save one state; it is acknowledged when this returns.
 
+        ``done`` where the run was declared done before and this is a result, too: it is done at no moment less.
         Raises ``ClaimLost`` where another worker may go on instead, ``NewerCommit`` where this generation
         has to adopt again, and ``StoreError`` where the file system refused: then the state may be visible
         (``history.stats`` tells), but it is not acknowledged.
@@ -108,7 +110,8 @@ class Attempt:
         commit = self._write(epoch, step, train_s, eval_s, checkpoint, preview, figures or {})
         kept = (*self._commits, commit) if self._commits else ((self.adopted, commit) if self.adopted else (commit,))
         dropped, kept = kept[:-KEPT_COMMITS], kept[-KEPT_COMMITS:]
-        self._write_stats(Stats(self.key, self.generation, self.claim.record.token, kept, run=self._run), commit)
+        stats = Stats(self.key, self.generation, self.claim.record.token, kept, done=done, run=self._run)
+        self._write_stats(stats, commit)
         self._commits = kept
         self._acknowledge()
         for old in dropped:
@@ -147,7 +150,7 @@ class Attempt:
         claims = self.claim.claims
         record = self.claim.record._replace(
             generation=self.generation + 1, state="done", beat=0, at=round(claims.clock.now(), 3), after="held",
-            settle=False, stats=stats.digest(),
+            settle=False, error=None, stats=stats.digest(),
         )
         if not self._files.create(layout.claim(self.key, record.generation), record.seal()):
             self.claim.drop()

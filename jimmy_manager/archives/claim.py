@@ -101,7 +101,7 @@ class Claim:
 
     def restore(self) -> None:
         """Leave the run standing as it was found; for a ``task``, which trains nothing."""
-        self._end(self.record.after, self.record.error)
+        self._end(self.record.found_at_rest, self.record.error)
 
     def drop(self) -> None:
         """Stop the heartbeat and write nothing: the claim is lost, or another one ends it."""

@@ -16,8 +16,9 @@ so generation N belongs to one worker for ever. Its owner alone replaces it::
 ``retry``, ``done`` and ``popped`` are claims born in their last state. Whoever wants to go on claims the next
 number, which is one more than the highest seen among claims *and* stats.
 
-``gc`` holds a claim, too, while it writes a run again with less (``task``): whoever trains stays away from it. It
-trains nothing, so its death changes nothing: the run then stands where it stood ``after``.
+``gc`` holds a claim, too, while it writes a run again with less, and so does an import (``task``): whoever trains stays
+away from it. They train nothing, so their death changes nothing: a run that was at rest (done, failed, released, retry)
+then stands where it stood ``after``; any other is free, and no crash is counted.
 
 Slurm's word that a job has ended ends its lease alone: processes were seen to go on for 13 s after it. So the successor
 still waits until all that they may have committed can be seen (``settle``), and no crash is counted.
@@ -50,6 +51,9 @@ log = logging.getLogger(__name__)
 _CUT_SHORT = 3
 """From so many attempts on that were stopped and killed unsaved, whoever takes the run is told what to do."""
 
+_AT_REST = ("done", "failed", "released", "retry")
+"""States in which a run stays until somebody wants something of it; in any other it is as free as a released one."""
+
 LONGEST_LEASE_S = 86_400.0
 """Doubling stops here: a day of silence is enough for any file system."""
 
@@ -71,7 +75,7 @@ class ClaimRecord(NamedTuple):
     """One claim as it stands on disk. ``at`` (seconds since 1970) is for people, never compared.
 
     ``view`` is the mount through which its owner saw the store; ``stopping`` that it was asked to stop. ``task`` is
-    ``gc`` where it trains nothing; then ``error`` and ``stats`` are those of the claim before.
+    ``gc`` or ``import`` where it trains nothing; then ``error`` and ``stats`` are those of the claim before.
     """
 
     key: str
@@ -90,6 +94,11 @@ class ClaimRecord(NamedTuple):
     view: str = ""
     stopping: bool = False
     task: str = ""
+
+    @property
+    def found_at_rest(self) -> str:
+        """The state to which a task that came to nothing gives the run back."""
+        return self.after if self.after in _AT_REST else "released"
 
     def seal(self) -> bytes:
         """The bytes of the claim file."""
@@ -214,7 +223,9 @@ class Claims:
             state = "dead"
         else:
             state = self._judge(key, trace.top, raw, record.lease_s, record.owner)
-        return Standing(key, record.after if record.task and state != "held" else state, trace, record)
+        # What was not at rest is judged by the claim itself: "new" would say that nobody may have committed here.
+        stands_as_before = record.task and state != "held" and record.after in _AT_REST
+        return Standing(key, record.after if stands_as_before else state, trace, record)
 
     def note_unmoved(self, key: str, generation: int, raw: bytes, since: float) -> None:
         """Take over what a watcher saw: that this claim file has held ``raw`` ever since ``since``."""
@@ -274,7 +285,7 @@ class Claims:
             # It may be there all the same; then nobody may take it for the claim of a worker that crashed.
             try:
                 if record.state == "held" and self.files.read(name) == record.seal():
-                    ended = record.after if record.task else "released"
+                    ended = record.found_at_rest if record.task else "released"
                     self.files.replace(name, record._replace(state=ended).seal())
             except OSError as left:
                 error.add_note(f"if {name} was created it could not be released: {left}")
@@ -309,13 +320,14 @@ class Claims:
     def _count_crashes(self, standing: Standing) -> int:
         """How many generations in a row died provably without a commit.
 
-        Lost nodes end the row, and so does a worker that was asked to stop and killed before it could save.
+        Lost nodes end the row, and so does a worker that was asked to stop and killed before it could save. A task is
+        passed over: it says nothing of how the run trains.
         """
         crashes = 0
         for verdict, record in self._fruitless(standing):
             if verdict != "dead" or record.stopping:
                 break
-            crashes += 1
+            crashes += not record.task
         return crashes
 
     def _count_cut_short(self, standing: Standing) -> int:

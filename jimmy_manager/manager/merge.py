@@ -1,4 +1,8 @@
-"""Merging checked runs into a store, each written as a worker would: claim, commit, finish."""
+"""Merging checked runs into a store, each written as a worker would: claim, commit, finish.
+
+The claim says that it is an import (``task``). Should that fail or be killed, the run stands as it stood: one that was
+finished or failed stays so, and nobody trains it for that. Only with its last write does it stand as it came.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,9 @@ from jimmy_manager.archives.registry import Registered
 from jimmy_manager.archives.store import Store
 from jimmy_manager.errors import ClaimLost, DamagedRecord, JimmyError, NoRecord
 from jimmy_manager.manager.checked_runs import CheckedRuns, Parcel
+
+IMPORT = "import"
+"""The ``task`` of the claims of an import."""
 
 
 class Loaded(NamedTuple):
@@ -67,7 +74,7 @@ class Merge:
         elif self._dry_run:
             (self._updated if self._store.is_committed(entry.key) else self._added).append(entry.key)
         else:
-            claim = self._store.claims.take(standing, entry.digest, max_crashes=1 << 30)
+            claim = self._store.claims.take(standing, entry.digest, max_crashes=1 << 30, task=IMPORT)
             if claim is None:
                 self._left[entry.key] = "another worker has just claimed it; import again when that has ended"
             else:
@@ -121,10 +128,7 @@ class Merge:
             claim.drop()
             self._left[claim.key] = str(lost)
         except BaseException as error:
-            try:
-                claim.release()
-            except JimmyError as second:
-                error.add_note(f"its claim could not be ended either: {second}")
+            _restore(claim, error)
             raise
 
     def _write_as(self, parcel: Parcel, attempt: Attempt) -> None:
@@ -136,7 +140,7 @@ class Merge:
                 # Between the first look and the claim somebody else may have trained on.
                 if not self._is_newer(parcel, (before, False) if before else None):
                     self._kept.append(attempt.key)
-                    attempt.claim.release()
+                    attempt.claim.restore()
                     return
             except DamagedRecord:
                 has_before = True
@@ -146,6 +150,7 @@ class Merge:
                     epoch=theirs.epoch, step=theirs.step, train_s=float(theirs.train_s), eval_s=float(theirs.eval_s),
                     checkpoint=self._checkpoint(parcel), preview=self._preview(parcel, attempt.key),
                     figures={label: self._figure(theirs, label) for label in theirs.figures},
+                    done=parcel.stats.done and attempt.claim.record.after == "done",
                 )
                 break
             except NewerCommit:
@@ -177,3 +182,10 @@ class Merge:
                 code.put(self._store.files, code.read(self._runs, digest))
                 self._kept_code.add(digest)
         return parcel.stats.run | {"imported": {"store": self._runs.info.id, "at": parcel.commit.at}}
+
+
+def _restore(claim: Claim, cause: BaseException) -> None:
+    try:
+        claim.restore()
+    except JimmyError as second:
+        cause.add_note(f"its claim could not be ended either: {second}")

@@ -256,7 +256,7 @@ class Worker:
     def _failures(self, standing: Standing) -> int:
         """How many of the newest generations in a row failed."""
         failures, record = 0, standing.record
-        while record is not None and (record.state == "failed" or record.task):
+        while record is not None and (record.state == "failed" or (record.task and record.state == "held")):
             failures += not record.task
             below = record.generation - 1
             record = self._store.claims.read(standing.key, below) if below in standing.trace.claims else None
