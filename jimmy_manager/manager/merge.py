@@ -117,6 +117,8 @@ class Merge:
         if ours is None:
             return True
         commit, is_done = ours
+        if is_done and not parcel.stats.done and parcel.commit.epoch == commit.epoch:
+            return False  # not even for its checkpoint: a finished run stays as it finished
         theirs = (parcel.commit.epoch, self._has_ckpt(parcel), parcel.stats.done)
         return theirs > (commit.epoch, commit.has_ckpt, is_done)
 

@@ -236,3 +236,21 @@ def test_an_import_that_failed_is_no_failure_of_the_run_and_one_that_succeeded_e
 
 def _refused(*_: object, **__: object) -> None:
     raise StoreError("no space left on device")
+
+
+# ---- what is newer
+
+
+def test_a_finished_run_stays_as_it_finished_beside_an_unfinished_one_of_its_epoch(tmp_path: Path) -> None:
+    target = Store(tmp_path / "target", durable=False)
+    key = train(target, CONFIG, epochs=3)
+    gc(target, older_than=0, dry_run=False)
+    assert not target.history.stats(key).commits[-1].has_ckpt
+    tar = tar_of(tmp_path, is_done=False, epochs=3)
+    for dry_run in (True, False):
+        assert load(target, tar, dry_run=dry_run).kept == (key,)
+    assert (target.standing(key).state, target.stats[key]["done"]) == ("done", True)
+    train(Store(tmp_path / "source", durable=False), CONFIG, epochs=3)
+    assert load(target, tmp_path / "source").updated == (key,)  # finished there, too: it brings the checkpoint
+    assert target.ckpts[key] == {"epoch": 3}
+    assert target.standing(key).state == "done"
