@@ -82,6 +82,11 @@ class CheckedRuns:
         self.info = self._store_file()
         self.parcels = list(self._parcels())
 
+    @property
+    def leaves_damaged(self) -> bool:
+        """Whether a run that cannot be had is left by name, and the others are taken."""
+        return self._source.left is not None
+
     def has(self, name: str) -> bool:
         """Whether there is a member ``name``."""
         return name in self._sizes

@@ -16,12 +16,12 @@ from typing import BinaryIO
 from jimmy_manager.archives import layout, strict
 from jimmy_manager.archives.claims import ClaimRecord
 from jimmy_manager.archives.disk import Disk
-from jimmy_manager.archives.files import CHUNK, Content, store_error
+from jimmy_manager.archives.files import CHUNK, Content, store_error, unreadable
 from jimmy_manager.archives.history import Commit, Stats
 from jimmy_manager.archives.owner import Owner
 from jimmy_manager.archives.store import Store
 from jimmy_manager.archives.store_file import StoreFile
-from jimmy_manager.errors import NoRecord, RecordError, StoreError
+from jimmy_manager.errors import DamagedRecord, NoRecord, RecordError, StoreError
 from jimmy_manager.manager.carried_code import CarriedCode
 
 _NOBODY = Owner("export", 1, 0, "", "")
@@ -114,9 +114,14 @@ class FolderSource:
         if name in self._small:
             yield self._small[name]
             return
-        with self._files.open(name) as file:
-            while part := file.read(CHUNK):
-                yield part
+        try:
+            with self._files.open(name) as file:
+                while part := file.read(CHUNK):
+                    yield part
+        except FileNotFoundError:  # a worker that trains on, or a janitor, has superseded its commit
+            raise DamagedRecord(f"missing file {name}: it changed while it was imported; import again") from None
+        except OSError as error:
+            raise unreadable(name, error) from error
 
     def _add(self, store: Store, key: str) -> None:
         config = strict.read(self._files, layout.config(key))

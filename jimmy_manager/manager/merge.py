@@ -16,7 +16,7 @@ from jimmy_manager.archives.history import Commit
 from jimmy_manager.archives.record import seal, unseal
 from jimmy_manager.archives.registry import Registered
 from jimmy_manager.archives.store import Store
-from jimmy_manager.errors import ClaimLost, DamagedRecord, JimmyError, NoRecord
+from jimmy_manager.errors import ClaimLost, DamagedRecord, JimmyError, NoRecord, RecordError
 from jimmy_manager.manager.checked_runs import CheckedRuns, Parcel
 
 IMPORT = "import"
@@ -129,6 +129,11 @@ class Merge:
         except ClaimLost as lost:
             claim.drop()
             self._left[claim.key] = str(lost)
+        except RecordError as error:
+            _restore(claim, error)
+            if not self._runs.leaves_damaged:
+                raise
+            self._left[claim.key] = "; ".join([str(error), *getattr(error, "__notes__", ())])
         except BaseException as error:
             _restore(claim, error)
             raise

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from jimmy_manager.archives.audit import audit
+from jimmy_manager.archives.disk import Disk
+from jimmy_manager.archives.janitor import Janitor
 from jimmy_manager.archives.store import Store
-from jimmy_manager.errors import CheckpointError, DamagedRecord, SchemaError, StoreError, WrongManager
+from jimmy_manager.errors import CheckpointError, SchemaError, StoreError, WrongManager
 from jimmy_manager.manager.manager import Manager
 from jimmy_manager.manager.transfer import Loaded, export, export_tar, load
 from tests.archives.runs import attempt_at, commit, listing, train
@@ -205,9 +207,66 @@ def test_a_file_that_changes_between_the_look_and_the_copy_is_noticed(
         return take(*arguments, **options)
 
     monkeypatch.setattr(target.claims, "take", spoil)
-    with pytest.raises(DamagedRecord, match="is not what its stats say"):
-        load(target, tmp_path / "source")
+    assert "is not what its stats say" in load(target, tmp_path / "source").left[key]
     assert target.committed(key) is None
+    monkeypatch.undo()
+    assert load(target, tmp_path / "source").added == (key,)  # the commit before it, as readers there do
+
+
+def test_a_run_that_a_worker_trains_on_meanwhile_is_left_and_the_others_are_taken(
+    source: Store, target: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = sorted(paused(source, {"lr": lr}) for lr in range(4))
+    attempt = attempt_at(source, source.configs[keys[2]].asdict())
+    paused(target, source.configs[keys[2]].asdict(), epoch=0)
+    take = target.claims.take
+
+    def extend(standing: Any, *arguments: Any, **options: Any) -> Any:
+        if standing.key == keys[2]:
+            for epoch in range(2, 6):
+                commit(attempt, epoch, BIG)
+            attempt.finish()
+            Janitor(source).tidy(keys[2])
+        return take(standing, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(target.claims, "take", extend)
+        loaded = load(target, tmp_path / "source")
+    assert (list(loaded.added), loaded.updated, list(loaded.left)) == ([*keys[:2], keys[3]], (), [keys[2]])
+    assert "changed while it was imported; import again" in loaded.left[keys[2]]
+    assert (target.standing(keys[2]).state, target.stats[keys[2]]["epoch"]) == ("released", 0)
+    assert load(target, tmp_path / "source").updated == (keys[2],)
+
+
+def test_a_run_whose_files_refuse_to_be_read_is_left(
+    source: Store, target: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused, other = sorted(train(source, {"lr": lr}, ckpt=BIG) for lr in (1, 2))
+    opened = Disk.open
+
+    def refuse(self: Disk, name: str) -> Any:
+        if name.startswith("ckpts/") and refused in name and target.standing(refused).state == "held":
+            raise OSError(5, "Input/output error")
+        return opened(self, name)
+
+    monkeypatch.setattr(Disk, "open", refuse)
+    loaded = load(target, tmp_path / "source")
+    assert (loaded.added, list(loaded.left)) == ((other,), [refused])
+    assert "Input/output error" in loaded.left[refused]
+    assert target.standing(refused).state == "released"
+
+
+def test_what_cannot_be_written_here_is_no_fault_of_the_run(
+    source: Store, target: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(source, {"lr": 1})
+
+    def full(*_: object) -> None:
+        raise StoreError("No space left on device")
+
+    monkeypatch.setattr(target.files, "write", full)
+    with pytest.raises(StoreError, match="No space"):
+        load(target, tmp_path / "source")
 
 
 def test_a_store_is_not_merged_into_itself_and_what_is_no_store_is_named(source: Store, tmp_path: Path) -> None:
