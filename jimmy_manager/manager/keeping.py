@@ -50,7 +50,7 @@ class Keeping(Queries):
         )  # fmt: skip
 
     def export(
-        self, dest: str | os.PathLike[str], keys: Iterable[str] | None = None, where: Condition = None,
+        self, dest: str | os.PathLike[str], keys: Iterable[str] | str | None = None, where: Condition = None,
         ckpts: bool = True, *, as_dir: bool = False,
     ) -> Exported:
         """Write the newest commit of each chosen run to a tar, or to a directory ``dest/``; see ``transfer.export``."""
@@ -65,7 +65,7 @@ class Keeping(Queries):
         return load(self.store, src, dry_run=dry_run, manager=type(self).name or type(self).__name__)
 
     def export_tar(
-        self, path: str | os.PathLike[str], keys: Iterable[str] | None = None, ckpts: bool = True
+        self, path: str | os.PathLike[str], keys: Iterable[str] | str | None = None, ckpts: bool = True
     ) -> Exported:
         """Write the newest commit of each run (of ``keys``, where given) to a tar; see ``transfer.export_tar``."""
         from jimmy_manager.manager.transfer import export_tar

@@ -66,31 +66,35 @@ class Sink(Protocol):
 
 
 def export(
-    store: Store, dest: str | os.PathLike[str], keys: Iterable[str] | None = None, where: Condition = None,
+    store: Store, dest: str | os.PathLike[str], keys: Iterable[str] | str | None = None, where: Condition = None,
     ckpts: bool = True, *, as_dir: bool = False,
 ) -> Exported:
     """Write the newest whole commit of each run, of ``keys`` and that meet ``where``, to ``dest``, whole or not at all.
 
     ``dest`` is a tar; with a slash at its end, where it is a directory, or with ``as_dir`` a directory that is itself a
-    store. Without ``ckpts`` it is small; finished runs can be looked at and compared from it, none be continued.
+    store, and not inside of this one. ``keys`` may be one key. Without ``ckpts`` it is small; finished runs can be
+    looked at and compared from it, none be continued.
     """
     is_dir = as_dir or os.fspath(dest).endswith("/") or os.path.isdir(dest)
     chosen = _chosen(store, keys, where)
     if not is_dir:
         return _export_tar(store, Path(dest), chosen, ckpts)
+    if store.directory is not None and Path(store.directory).resolve() in Path(dest).resolve().parents:
+        raise StoreError(f"cannot export to {os.fspath(dest)}: it is inside of the store itself; name another place")
     with new_folder(Path(dest).absolute()) as sink:
         return _write(store, chosen, ckpts, sink)
 
 
 def export_tar(
-    store: Store, path: str | os.PathLike[str], keys: Iterable[str] | None = None, ckpts: bool = True
+    store: Store, path: str | os.PathLike[str], keys: Iterable[str] | str | None = None, ckpts: bool = True
 ) -> Exported:
     """``export`` to a tar."""
     return _export_tar(store, Path(path), _chosen(store, keys, None), ckpts)
 
 
-def _chosen(store: Store, keys: Iterable[str] | None, where: Condition) -> list[str]:
-    chosen = None if keys is None else {store.resolve(key) for key in keys}
+def _chosen(store: Store, keys: Iterable[str] | str | None, where: Condition) -> list[str]:
+    named = [keys] if isinstance(keys, str) else keys
+    chosen = None if named is None else {store.resolve(key) for key in named}
     if where is not None:
         met = set(store.table(where, columns=["state"]).index)
         chosen = met & (set(store.committed_keys()) if chosen is None else chosen)
@@ -178,11 +182,13 @@ class _TarSink:
 def load(store: Store, source: str | os.PathLike[str], *, dry_run: bool = False, manager: str = "") -> Loaded:
     """Merge the runs of ``source``, a tar that ``export`` wrote or the directory of a store, into ``store``.
 
-    The configuration decides which run is which, and the newer epoch wins; a run that a live worker holds is
-    left. A store without runs takes over name and schema ledger of the other; else the names (and
-    ``manager``, where given) must be one, and the ledger here must begin with the other. With ``dry_run`` nothing at
-    all is written, and what would happen is told. Raises ``DamagedRecord`` for a tar that is not what ``export``
-    writes, before anything is written; damaged runs of a directory are left.
+    The configuration decides which run is which, and the newer epoch wins; at one epoch a finished run stays beside an
+    unfinished one. A run that a live worker holds is left. An import that fails, or is killed, leaves the run that it
+    is at as it stood: done, failed with its error, or paused. A store without runs takes over name and schema ledger of
+    the other; else the names (and ``manager``, where given) must be one, and the ledger here must begin with the other.
+    With ``dry_run`` nothing at all is written, and what would happen is told. Raises ``DamagedRecord`` for a tar that
+    is not what ``export`` writes, before anything is written; of a directory the runs are left that are damaged, or
+    that a worker trains on or a janitor sweeps meanwhile.
     """
     if store.read_only and not dry_run:
         raise ReadOnlyStore(f"cannot load {os.fspath(source)} into {store}: it was opened read-only")

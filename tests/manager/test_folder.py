@@ -269,6 +269,24 @@ def test_what_cannot_be_written_here_is_no_fault_of_the_run(
         load(target, tmp_path / "source")
 
 
+@pytest.mark.parametrize("dest", ["source/inner/", "source/ckpts/deep/er/", "link/inner/"])
+def test_runs_are_not_exported_into_their_own_store(source: Store, tmp_path: Path, dest: str) -> None:
+    train(source, {"lr": 1})
+    (tmp_path / "link").symlink_to("source")
+    before = listing(tmp_path)
+    with pytest.raises(StoreError, match="inside of the store itself"):
+        export(source, f"{tmp_path}/{dest}")
+    assert listing(tmp_path) == before
+    assert export(source, f"{tmp_path}/source2/").keys
+
+
+def test_one_key_is_a_key_and_not_its_letters(source: Store, tmp_path: Path) -> None:
+    key, _ = (train(source, {"lr": lr}) for lr in (1, 2))
+    assert export(source, f"{tmp_path}/out/", key[:5]).keys == (key,)
+    assert export(source, tmp_path / "out.tar", key).keys == (key,)
+    assert export_tar(source, tmp_path / "out2.tar", key).keys == (key,)
+
+
 def test_a_store_is_not_merged_into_itself_and_what_is_no_store_is_named(source: Store, tmp_path: Path) -> None:
     train(source, {"lr": 1})
     with pytest.raises(StoreError, match="into itself"):
