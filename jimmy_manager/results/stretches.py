@@ -64,8 +64,10 @@ def _stretch(
     for generation in saved:
         try:
             commits = store.history.read_stats(record.key, generation).commits
-            # Number 0 was adopted: somebody else made it, before this stretch began; but a task adopts from this one.
-            end = max([end, *(commit.at for commit in commits if commit.number or generation > record.generation)])
+            # Number 0 was adopted: somebody else made it, before this stretch began; but a task adopts from this one,
+            # and what an import commits besides was trained elsewhere.
+            is_task = generation > record.generation
+            end = max([end, *(commit.at for commit in commits if (commit.number == 0) == is_task)])
         except (RecordError, StoreTooNew) as error:
             damage.append(str(error))
     is_open = False

@@ -11,9 +11,10 @@ import pytest
 from jimmy_manager import Store
 from jimmy_manager.archives import layout
 from jimmy_manager.manager.gc import gc
+from jimmy_manager.manager.transfer import load
 from jimmy_manager.results.plot_timeline import lanes
 from jimmy_manager.results.stretches import Stretch, read_stretches
-from tests.archives.runs import attempt_at, commit
+from tests.archives.runs import attempt_at, commit, train
 from tests.results.drawn_stores import BEGUN, SetClock, worker_of
 
 
@@ -101,6 +102,19 @@ def test_a_claim_for_any_task_is_no_training_and_whoever_trains_after_it_has_a_s
     commit(attempt, 1)
     attempt.finish()
     assert [(each.generation, each.state) for each in stretches(store)] == [(2, "done")]
+
+
+def test_what_an_import_brings_was_not_trained_here(store: Store, clock: SetClock, tmp_path: Path) -> None:
+    source = Store(tmp_path / "source", durable=False)
+    train(source, {"lr": 1}, epochs=3)
+    stopped = begin(store, 0, lr=1)
+    after(stopped, clock, 60, 1)
+    stopped.claim.release()
+    (before,) = stretches(store)
+    clock.time += 1000
+    assert load(store, tmp_path / "source").updated
+    (one,) = stretches(store)
+    assert (one.start, one.end) == (before.start, before.end)
 
 
 def test_a_held_run_is_open(store: Store, clock: SetClock) -> None:
