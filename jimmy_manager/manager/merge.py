@@ -17,6 +17,7 @@ from jimmy_manager.archives.record import seal, unseal
 from jimmy_manager.archives.registry import Registered
 from jimmy_manager.archives.store import Store
 from jimmy_manager.errors import ClaimLost, DamagedRecord, JimmyError, NoRecord, RecordError
+from jimmy_manager.keys import canonical
 from jimmy_manager.manager.checked_runs import CheckedRuns, Parcel
 
 IMPORT = "import"
@@ -61,8 +62,7 @@ class Merge:
         return Loaded(tuple(self._added), tuple(self._updated), tuple(self._kept), self._left, self._renamed)
 
     def _take(self, parcel: Parcel) -> str:
-        # Through the ledger: a form that was stored under its first entries may be longer than that under all of them.
-        entry = self._register(self._store.ledger.shown_form(parcel.stored))
+        entry = self._register(parcel.stored)
         standing = self._store.standing(entry.key)
         if standing.state == "held":
             owner = standing.record.owner if standing.record else "a worker whose claim is damaged"
@@ -81,13 +81,19 @@ class Merge:
                 self._write(parcel, claim)
         return entry.key
 
-    def _register(self, config: dict[str, Any]) -> Registered:
+    def _register(self, stored: dict[str, Any]) -> Registered:
+        """The run of this configuration here; one that is new gets the form in which it was stored, and so its key."""
+        ledger = self._store.ledger
+        # Through the ledger: a form that was stored under its first entries may be longer than that under all of them.
+        shown = ledger.shown_form(stored)
+        if (known := self._store.registered(shown)) is not None:
+            return known
+        forms = ledger.forms(shown)
+        form = next((each for each in forms if canonical(each) == canonical(stored)), forms[0])
         if not self._dry_run:
-            return self._store.register(config)
-        entry = self._store.registered(config)
-        if entry is None:
-            entry = self._store.registry.foresee(self._store.key_form(config), self._foreseen)
-            self._foreseen[entry.key] = entry.digest
+            return self._store.registry.add(form)
+        entry = self._store.registry.foresee(form, self._foreseen)
+        self._foreseen[entry.key] = entry.digest
         return entry
 
     def _needs_checkpoint(self, parcel: Parcel, key: str) -> str | None:

@@ -254,3 +254,21 @@ def test_a_finished_run_stays_as_it_finished_beside_an_unfinished_one_of_its_epo
     assert load(target, tmp_path / "source").updated == (key,)  # finished there, too: it brings the checkpoint
     assert target.ckpts[key] == {"epoch": 3}
     assert target.standing(key).state == "done"
+
+
+def test_a_run_keeps_its_key_where_it_held_a_field_before_that_was_declared(tmp_path: Path) -> None:
+    """Its stored form is longer than the one that such a run would get today, and a key is for ever."""
+    store = Store(tmp_path / "a", durable=False)
+    for config in ({"lr": 1}, {"lr": 2, "clip": 0}):
+        attempt = attempt_at(store, config)
+        commit(attempt, 1)
+        attempt.finish()
+    store.schema.add("clip", 0)
+    keys = set(store.keys())
+    export_tar(store, tmp_path / "a.tar")
+    other = Store(tmp_path / "b", durable=False)
+    foretold = load(other, tmp_path / "a.tar", dry_run=True)
+    done = load(other, tmp_path / "a.tar")
+    assert set(foretold.added) == set(done.added) == set(other.keys()) == keys
+    assert done.renamed == {}
+    assert [other.find({"lr": 2, "clip": 0}) in keys, other.find({"lr": 1, "clip": 0}) in keys] == [True, True]
