@@ -26,7 +26,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "settings": (
         (
             "errors", "values", "nesting", "targets", "config", "yaml12", "grid", "packing", "random_state", "signals",
-            "slurm", "slurm_queue", "modes", "plain_text", "html",
+            "slurm", "slurm_queue", "modes", "plain_text", "html", "better",
         ),
         {"identity"},
     ),

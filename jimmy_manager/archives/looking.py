@@ -53,7 +53,10 @@ class Looking:
         return groups.group(self._looked_at(), by, over, where, metrics)
 
     def best(self, metric: str, mode: Literal["min", "max"] | None = None, where: Condition = None) -> str:
-        """The key of the run with the lowest ``metric``, or the highest."""
+        """The key of the run with the lowest ``metric``; with the highest where ``mode`` or a word of its name says so.
+
+        Words such as acc, accuracy, return, reward, auc, f1 or score do. What no word tells of is minimised.
+        """
         from jimmy_manager.results import frame
 
         return frame.best(self._looked_at(), metric, mode, where)

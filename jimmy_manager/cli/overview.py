@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jimmy_manager.archives.holders import Holder
+from jimmy_manager.better import is_more_better
 from jimmy_manager.errors import JimmyError, UnknownField
 from jimmy_manager.results.names import Names
 from jimmy_manager.results.table import STATES, Table, read_table
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from jimmy_manager.archives.store import Store
 
 _METRICS = ("loss", "acc")
-_MAXIMISED = ("acc", "return")
 _SHARE = 20.0
 _COMMITS_S, _AT_LEAST_S = 15.0, 60.0
 _MOST_READ = 200
@@ -114,9 +114,9 @@ class Overview:
             full = self.names.full(name)
             if full not in table.metrics:
                 raise UnknownField(f"{full!r} is no result of the runs; there are {', '.join(table.metrics[:8])}")
-            return full, self._wanted.startswith("-") or _last(full).startswith(_MAXIMISED)
+            return full, self._wanted.startswith("-") or bool(is_more_better(full))
         found = next((each for each in table.numeric() if _last(each).startswith(_METRICS)), "")
-        return found, _last(found).startswith(_MAXIMISED)
+        return found, bool(is_more_better(found))
 
     def _read_failures(self, failed: Iterable[str]) -> None:
         keys = list(failed)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("metric")
-@click.option("--mode", type=click.Choice(["min", "max"]), help="Default: max for names in acc or return, else min.")
+@click.option("--mode", type=click.Choice(["min", "max"]), help="Default: as the name tells (acc, f1, loss), else min.")
 @where_option
 @click.option("--key", "only_key", is_flag=True, help="Print the key alone: jimmy show $(jimmy best loss --key).")
 @store_option
@@ -34,12 +34,17 @@ def best(
 ) -> None:
     """Show the run with the lowest METRIC, or the highest.
 
-    Runs without a finite number there are passed over. Fields that vary and numbers of the preview are shown.
+    The highest where its name has a word such as acc, accuracy, return, reward, auc, f1 or score. Where no word tells
+    what is better, the lowest is shown, and stderr says so. Runs without a finite number there are passed over. Fields
+    that vary and numbers of the preview are shown.
     """
+    from jimmy_manager.better import is_more_better
     from jimmy_manager.results.frame import best_of
 
     runs = _read(store)
     key = best_of(runs, metric, mode, where)
+    if mode is None and is_more_better(metric) is None:
+        click.echo(f"lowest {plain(metric)}, as its name does not say what is better (--mode max)", err=True)
     names = list(dict.fromkeys(["state", "epoch", *runs.varying(), *runs.numeric(), metric]))
     row = next(runs.where({"key": key}).rows())
     if only_key:

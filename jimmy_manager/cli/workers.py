@@ -47,7 +47,7 @@ _ORDER = ("lost", "stopping", "running")
 @click.option("--watch", "-w", is_flag=True, help=f"Look every {EVERY_S:g} s, until q or Ctrl-C.")
 @click.option(
     "--metric", metavar="NAME",
-    help="With --watch: the best run is that of the lowest NAME; of acc..., return... and -NAME of the highest.",
+    help="With --watch: the best run by NAME, the highest where its words tell (acc, f1, ...) and for -NAME.",
 )  # fmt: skip
 @click.option("--probe", type=click.FloatRange(0.0), metavar="SECONDS", help="Look twice, and tell who gave a sign.")
 @json_option

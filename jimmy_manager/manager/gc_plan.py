@@ -13,6 +13,7 @@ from jimmy_manager.archives.claims import Standing
 from jimmy_manager.archives.history import Stats
 from jimmy_manager.archives.janitor import Janitor
 from jimmy_manager.archives.store import Store
+from jimmy_manager.better import is_more_better
 from jimmy_manager.errors import ConfigError, NoRecord, RecordError, StoreTooNew
 from jimmy_manager.nesting import flattened
 
@@ -254,11 +255,10 @@ def _is_max(metric: str, mode: str | None) -> bool:
     """Whether more is better; guessed only where the name leaves no doubt, as checkpoints depend on it."""
     if mode not in (None, "min", "max"):
         raise ConfigError(f"mode is {mode!r}, it must be 'min' or 'max'")
-    words = set(re.split(r"[^a-z]+", metric.lower()))
-    is_more, is_less = bool(words & {"acc", "accuracy", "return"}), bool(words & {"loss", "error", "err"})
-    if mode is None and is_more == is_less:
+    is_more = mode == "max" if mode else is_more_better(metric)
+    if is_more is None:
         raise ConfigError(f"is more of {metric!r} better, or less? say mode 'max' or 'min' (--mode)")
-    return mode == "max" if mode else is_more
+    return is_more
 
 
 def _measure(given: str | float, units: Mapping[str, float], what: str, example: str) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from jimmy_manager.archives.columns import LACKS
+from jimmy_manager.better import is_more_better
 from jimmy_manager.errors import ConfigError, KeyNotFound
 from jimmy_manager.results.column import Array, Column
 from jimmy_manager.results.damage import warn_of
@@ -93,8 +94,8 @@ def best(store: Store, metric: str, mode: Literal["min", "max"] | None = None, w
 def best_of(runs: Runs, metric: str, mode: Literal["min", "max"] | None = None, where: Condition = None) -> str:
     """The key of the run with the lowest ``metric``, or the highest; of equal ones the first key.
 
-    Without ``mode`` metrics whose name begins with acc or return are maximised. Runs whose value is NaN, infinite or
-    missing are passed over; ``KeyNotFound`` where no other is left.
+    Without ``mode`` the words of its name decide, see ``is_more_better``; where they do not tell, the lowest wins.
+    Runs whose value is NaN, infinite or missing are passed over; ``KeyNotFound`` where no other is left.
     """
     if mode not in (None, "min", "max"):
         raise ConfigError(f"mode {mode!r} is neither 'min' nor 'max'")
@@ -104,18 +105,9 @@ def best_of(runs: Runs, metric: str, mode: Literal["min", "max"] | None = None, 
     is_finite = np.isfinite(values)
     if not is_finite.any():
         raise KeyNotFound(f"no run has a finite number {metric!r}{_why_none(values, len(runs))}")
-    is_max = mode == "max" if mode else is_better_high(metric)
+    is_max = mode == "max" if mode else bool(is_more_better(metric))
     scores = np.where(is_finite, values, -math.inf if is_max else math.inf)
     return runs.keys()[int(scores.argmax() if is_max else scores.argmin())]
-
-
-def is_better_high(metric: str) -> bool:
-    """Whether a metric of this name is one that should grow.
-
-    >>> is_better_high("acc_valid"), is_better_high("eval.return"), is_better_high("loss")
-    (True, True, False)
-    """
-    return metric.rpartition(".")[2].startswith(("acc", "return"))
 
 
 def _why_none(values: Array, count: int) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from jimmy_manager.better import is_more_better
 from jimmy_manager.errors import ConfigError, KeyNotFound
 from jimmy_manager.results import plot_data as data
 from jimmy_manager.results import plot_style as style
@@ -142,7 +143,7 @@ def _ranked(frame: pd.DataFrame, tag: str, groups: list[_Group]) -> list[int]:
         index: float(np.mean(held)) for index, group in enumerate(groups)
         if (held := [last[key] for key in group.keys if key in last])
     }  # fmt: skip
-    best = sorted(ends, key=lambda index: -ends[index] if data.is_maximised(tag) else ends[index])
+    best = sorted(ends, key=lambda index: -ends[index] if is_more_better(tag) else ends[index])
     return best[:HIGHLIGHTED]
 
 

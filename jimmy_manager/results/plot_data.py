@@ -162,15 +162,6 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def is_maximised(name: str) -> bool:
-    """Whether more of a metric is better, by its name; as for ``best``.
-
-    >>> is_maximised('valid.acc'), is_maximised('Eval/loss')
-    (True, False)
-    """
-    return name.replace("/", ".").rpartition(".")[2].lower().startswith(("acc", "return"))
-
-
 def is_counter(name: str) -> bool:
     """Whether a number of previews counts how far a run is, which is no result.
 

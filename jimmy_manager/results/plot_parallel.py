@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from matplotlib.collections import LineCollection
 
+from jimmy_manager.better import is_more_better
 from jimmy_manager.errors import ConfigError, KeyNotFound
 from jimmy_manager.results import plot_data as data
 from jimmy_manager.results import plot_style as style
@@ -134,10 +135,10 @@ def _marks(low: float, high: float, *, is_log: bool) -> list[float]:
 def _draw_lines(ax: Axes, xs: Sequence[float], axes: Sequence[_Axis], runs: Runs, metric: str) -> int:
     """Every run, the best one last and thick; its place."""
     values = [float(value) for value in runs.columns[metric]]
-    best = int(np.argmax(values) if data.is_maximised(metric) else np.argmin(values))
+    best = int(np.argmax(values) if is_more_better(metric) else np.argmin(values))
     paths = np.array([axis.places for axis in axes]).T
     # The good ones on top: they are what is looked for.
-    order = np.argsort(values)[:: 1 if data.is_maximised(metric) else -1]
+    order = np.argsort(values)[:: 1 if is_more_better(metric) else -1]
     lines = LineCollection(
         [np.column_stack([xs, paths[index]]) for index in order], cmap=style.values_map(),
         norm=style.scale_of(values), linewidths=1.1, alpha=max(0.12, min(0.85, 8 / np.sqrt(len(values)))), zorder=1,

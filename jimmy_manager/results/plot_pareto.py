@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from jimmy_manager.better import is_more_better
 from jimmy_manager.errors import ConfigError
 from jimmy_manager.results import plot_data as data
 from jimmy_manager.results import plot_style as style
@@ -34,7 +35,7 @@ def draw(
 ) -> Figure | Axes:
     """See ``Plots.pareto``."""
     names = (x, y)
-    wanted = tuple(modes) if modes is not None else tuple("max" if data.is_maximised(name) else "min" for name in names)
+    wanted = tuple(modes) if modes is not None else tuple("max" if is_more_better(name) else "min" for name in names)
     if len(wanted) != 2 or not set(wanted) <= {"min", "max"}:
         raise ConfigError(f"modes are two of 'min' and 'max', one for each metric; there were {modes!r}")
     runs, notes = data.finite(data.read(store, names, where), names)

@@ -73,8 +73,8 @@ class Plots:
     ) -> Figure | Axes:
         """Two metrics of each run, and the front: the runs that no other beats in both, with their keys.
 
-        ``modes`` says of each metric whether ``min`` or ``max`` is better; by default names that begin with ``acc`` or
-        ``return`` are maximised.
+        ``modes`` says of each metric whether ``min`` or ``max`` is better; by default the words of its name
+        tell, as for ``best``.
         """
         from jimmy_manager.results import plot_pareto
 

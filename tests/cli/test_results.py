@@ -55,6 +55,14 @@ def test_best_prints_the_key_alone_where_asked_and_passes_over_nan(jimmy: Jimmy,
     assert json.loads(jimmy("best", "train_s", "--json").stdout)["train_s"] >= 0
 
 
+def test_best_says_that_it_took_the_lowest_where_the_name_does_not_tell(jimmy: Jimmy) -> None:
+    told = jimmy("best", "train_s", "--key")
+    assert told.stderr == "lowest train_s, as its name does not say what is better (--mode max)\n"
+    assert len(told.stdout.split()) == 1
+    for arguments in (("train_s", "--mode", "min"), ("loss",), ("nested.acc",)):
+        assert jimmy("best", *arguments).stderr == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -221,7 +221,7 @@ def test_nan_is_the_worst_and_a_run_without_the_number_is_left(manager: Line) ->
         ({"metric": "loss"}, "how many of them stay"),
         ({"keep_best": 2}, "best by what"),
         ({"keep_best": -1, "metric": "loss"}, "must be 0 or more"),
-        ({"keep_best": 1, "metric": "nested.f1"}, "is more of 'nested.f1' better, or less"),
+        ({"keep_best": 1, "metric": "epoch"}, "is more of 'epoch' better, or less"),
         ({"keep_best": 1, "metric": "loss", "mode": "best"}, "must be 'min' or 'max'"),
         ({"older_than": "90 days"}, "'90 days' is not an age; write 90d"),
         ({"older_than": "-1d"}, "is not an age"),

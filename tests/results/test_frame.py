@@ -304,6 +304,18 @@ def test_the_best_run_is_the_lowest_loss_or_the_highest_accuracy(store: Store) -
     assert store.best("n", "max") == keys[2], "a field of the configuration will do"
 
 
+@pytest.mark.parametrize("metric", ["val_acc", "f1", "Acc", "valAccuracy", "auc"])
+def test_the_best_is_never_the_worst_where_the_name_says_what_is_better(store: Store, metric: str) -> None:
+    keys = [finished(store, {"n": n}, **{metric: value}) for n, value in enumerate((0.1, 0.9, 0.5))]
+    assert store.best(metric) == keys[1]
+    assert store.best(metric, "min") == keys[0]
+
+
+def test_what_no_word_tells_of_is_minimised(store: Store) -> None:
+    keys = [finished(store, {"n": n}, accuracy_error=n, metres=n) for n in range(3)]
+    assert store.best("accuracy_error") == store.best("metres") == keys[0]
+
+
 def test_the_best_passes_over_nan_and_infinity_and_says_how_many_when_none_is_left(store: Store) -> None:
     good = finished(store, {"n": 0}, loss=5.0)
     for n, loss in enumerate((NAN, math.inf, -math.inf, None), 1):
