@@ -42,6 +42,7 @@ def best(
     from jimmy_manager.results.frame import best_of
 
     runs = _read(store)
+    metric = runs.full(metric)
     key = best_of(runs, metric, mode, where)
     if mode is None and is_more_better(metric) is None:
         click.echo(f"lowest {plain(metric)}, as its name does not say what is better (--mode max)", err=True)

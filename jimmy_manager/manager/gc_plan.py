@@ -160,7 +160,8 @@ def _rows(store: Store, wanted: Wanted) -> dict[str, Mapping[Any, Any]]:
     """The runs that are meant at all, by key, with what is asked of them."""
     names = dict.fromkeys(["state", *([wanted.metric] if wanted.metric else ()), *wanted.by])
     frame = store.table(wanted.where, list(names))
-    return dict(zip(frame.index, frame.to_dict("records"), strict=True))
+    rows: list[dict[Any, Any]] = frame.to_dict("records")
+    return {key: row | {"key": key} for key, row in zip(frame.index, rows, strict=True)}
 
 
 def _look(store: Store, key: str, left: dict[str, str]) -> tuple[Standing, Stats] | None:
@@ -198,11 +199,12 @@ def _not_best(
     store: Store, wanted: Wanted, rows: Mapping[str, Mapping[Any, Any]], left: dict[str, str]
 ) -> set[str]:
     """All but the best runs of each group; a run without the number is left, one with NaN is the worst."""
-    is_max = _is_max(wanted.metric, wanted.mode)
+    metric = _whole_name(store, wanted.metric)
+    is_max = _is_max(metric, wanted.mode)
     groups: dict[tuple[Any, ...], list[tuple[float, str]]] = {}
     for key, row in rows.items():
         value = _number(row[wanted.metric])
-        if value is None or (math.isnan(value) and not _has(store, key, wanted.metric)):
+        if value is None or (math.isnan(value) and not _has(store, key, metric)):
             left[key] = f"it has no number {wanted.metric!r} to compare it by"
             continue
         score = math.inf if math.isnan(value) else -value if is_max else value
@@ -214,6 +216,13 @@ def _group_of(value: Any) -> Any:
     """Equal for equal values alone: 1 is 1.0, but neither ``"1"`` nor True; all that is missing is one group."""
     is_number = type(value) in (int, float) and value == value
     return value if is_number else (type(value), repr(value))
+
+
+def _whole_name(store: Store, metric: str) -> str:
+    """What ``metric`` is called in the rows of a table, which has made sure that its last parts stand for one name."""
+    names: dict[str, None] = {}
+    store.table(lambda row: bool(names.update(dict.fromkeys(row))), ["state"])
+    return metric if metric in names else next((name for name in names if name.endswith(f".{metric}")), metric)
 
 
 def _has(store: Store, key: str, metric: str) -> bool:

@@ -43,15 +43,15 @@ def table(
 
 
 def frame_of(runs: Runs, columns: Iterable[str] | None = None) -> pd.DataFrame:
-    """``runs`` with the names ``columns``; by default state, epoch, what varies, all results, times."""
+    """``runs`` with the names ``columns``, as they are given; by default state, epoch, what varies, results, times."""
     if columns is None:
         names = ["state", "epoch", *runs.varying(), *runs.metrics, *TIMES]
     else:
         names = [columns] if isinstance(columns, str) else [name for name in dict.fromkeys(columns) if name != "key"]
         runs.check(names)
-    has = set(runs.names)  # of an empty store any name may be right
+    # Of an empty store any name may be right.
     index = pd.Index(runs.keys(), name="key", dtype="str")
-    cells = {name: series_of(name, runs[name]) if name in has else [] for name in names}
+    cells = {name: series_of(runs.full(name), runs[name]) if name in runs else [] for name in names}
     # A Series keeps its type; of a bare array of objects that are all text pandas makes text.
     cells = {name: cell.set_axis(index) if isinstance(cell, pd.Series) else cell for name, cell in cells.items()}
     return pd.DataFrame(cells, index=index)
@@ -99,9 +99,9 @@ def best_of(runs: Runs, metric: str, mode: Literal["min", "max"] | None = None, 
     """
     if mode not in (None, "min", "max"):
         raise ConfigError(f"mode {mode!r} is neither 'min' nor 'max'")
-    runs.check([metric])
+    metric = runs.full(metric)
     runs = runs.where(where)
-    values = runs[metric].numbers() if metric in runs.names else np.array([])
+    values = runs[metric].numbers() if metric in runs else np.array([])
     is_finite = np.isfinite(values)
     if not is_finite.any():
         raise KeyNotFound(f"no run has a finite number {metric!r}{_why_none(values, len(runs))}")

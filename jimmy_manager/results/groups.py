@@ -46,8 +46,8 @@ def group_of(
     metrics: Iterable[str] | None = None,
 ) -> pd.DataFrame:
     """``group`` of ``runs``."""
-    left_out = _names(over)
-    runs.check(name for name in left_out if name != "seed")  # a job without seeds is no mistake
+    # A job without seeds is no mistake.
+    left_out = [name if name == "seed" else runs.full(name) for name in _names(over)]
     chosen = None if by is None else _names(by)
     wanted = None if metrics is None else _names(metrics)
     runs.check([*(chosen or ()), *(wanted or ())])

@@ -52,14 +52,14 @@ def _all(parts: tuple[Any, ...], runs: Runs) -> Array:
 
 
 def _each(runs: Runs, name: str, test: Callable[[Any], object]) -> Array:
-    if name not in runs.names:
+    if name not in runs:
         return np.zeros(len(runs), dtype=bool)
     return runs[name].each(lambda value: value is not LACKS and test(value))
 
 
 def _compared(runs: Runs, left: object, sign: str, right: object) -> Array:
     for value in (left, right):
-        if isinstance(value, Field) and value.name not in runs.names:
+        if isinstance(value, Field) and value.name not in runs:
             return np.zeros(len(runs), dtype=bool)
     if isinstance(left, Field) and isinstance(right, Field):
         return _two_columns(runs[left.name], sign, runs[right.name])

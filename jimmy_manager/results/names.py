@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from jimmy_manager.errors import UnknownField
-from jimmy_manager.results.where import check_fields, parse
+from jimmy_manager.results.where import Where, check_fields, parse
 
 Row = Mapping[str, object]
 
@@ -53,7 +53,7 @@ class Names:
             raise UnknownField(_confused(name, meant))
         from difflib import get_close_matches
 
-        near = get_close_matches(name, [*self._known, *self._ending], n=1)
+        near = get_close_matches(name[:100], [*self._known, *self._ending], n=1)
         shown = list(self._known)[:_MOST_NAMED]
         there = ", ".join(shown) + (", ..." if len(self._known) > len(shown) else "")
         advice = f"did you mean {near[0]!r}?" if near else f"there are {there}"
@@ -78,14 +78,17 @@ def condition(text: str, names: Names | None) -> Callable[[Row], bool]:
     where = parse(text)
     if names is None:
         return where
-    meant = {field: names.meant(field) for field in where.fields}
-    for field, found in meant.items():
-        if len(found) > 1:
-            raise UnknownField("\n".join((_confused(field, found), where.place(field).lstrip("\n"))))
-    full = {field: found[0] for field, found in meant.items() if found}
-    check_fields(where, [*names, *names.ends()])
-    renamed = {field: name for field, name in full.items() if field != name}
+    check_names(where, names)
+    renamed = {field: full for field in where.fields if (full := names.full(field)) != field}
     return (lambda row: where(_Renamed(row, renamed))) if renamed else where
+
+
+def check_names(where: Where, names: Names) -> None:
+    """Raise UnknownField, which points at the place, where a field of the filter is none of ``names``, or several."""
+    for field in where.fields:
+        if len(found := names.meant(field)) > 1:
+            raise UnknownField(f"{_confused(field, found)}{where.place(field)}")
+    check_fields(where, [*names, *names.ends()])
 
 
 class _Renamed(Mapping[str, object]):

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jimmy_manager.errors import KeyNotFound, UnknownField
+from jimmy_manager.results.names import Names
 from jimmy_manager.results.plot_text import counted, label, shown
 from jimmy_manager.results.student import t_of_95
-from jimmy_manager.results.table import read_table
+from jimmy_manager.results.table import TIMES, read_table
 
 if TYPE_CHECKING:
     from jimmy_manager.archives.looking import Condition
@@ -92,11 +93,15 @@ def read(store: Store, names: Iterable[str] | None, where: Condition) -> Runs:
     keys = [str(key) for key in frame.index]
     # A frame knows no difference between a number that is missing and one that is NaN.
     rows = {row["key"]: row for row in table.rows}
-    known = set(table.names)
+    known = Names(table.known)
+    full = {name: known.full(name) for name in wanted if table.rows}
+    full = {name: each for name, each in full.items() if each not in TIMES}
     columns = {
-        name: [rows[key].get(name) if key in rows else None for key in keys] if name in known else frame[name].tolist()
+        name: [rows[key].get(full[name]) if key in rows else None for key in keys] if name in full
+        else frame[name].tolist()
         for name in wanted
-    }
+    }  # fmt: skip
+    fields = tuple(dict.fromkeys([*fields, *(name for name in full if full[name] in fields)]))
     return Runs(keys, columns, fields, numbers)
 
 

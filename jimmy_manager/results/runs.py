@@ -10,8 +10,9 @@ from jimmy_manager.archives.columns import LACKS, Cells, Columns
 from jimmy_manager.archives.index import read_changed
 from jimmy_manager.results.column import Array, Column
 from jimmy_manager.results.masks import mask
-from jimmy_manager.results.table import OWN, STATES, TIMES, check_names, shown_names
-from jimmy_manager.results.where import check_fields, where_of
+from jimmy_manager.results.names import Names, check_names
+from jimmy_manager.results.table import OWN, STATES, TIMES, shown_names
+from jimmy_manager.results.where import where_of
 
 if TYPE_CHECKING:
     from jimmy_manager.archives.looking import Condition
@@ -39,14 +40,19 @@ class Runs:
         for taken in columns:
             taken.clear()  # as values of Python a column takes several times its array
         self._columns = {name: Column.of(cells.pop(name)) for name in tuple(cells)}
+        self._known = Names(self.names)
         self._places: Array | None = None
 
     def __len__(self) -> int:
         return self._count if self._places is None else len(self._places)
 
+    def __contains__(self, name: str) -> bool:
+        """Whether ``name`` is one of ``names``, or the last parts of one alone."""
+        return len(self._known.meant(name)) == 1
+
     def __getitem__(self, name: str) -> Column:
-        """The column of one of ``names``."""
-        column = self._columns[name]
+        """The column of one of ``names``, which may be given by its last parts."""
+        column = self._columns[self._known.full(name)]
         return column if self._places is None else column.take(self._places)
 
     def keys(self) -> list[str]:
@@ -72,10 +78,14 @@ class Runs:
         column = self[name]
         return column.values.dtype != object or any(type(value) in (int, float) for value in column.values)
 
+    def full(self, name: str) -> str:
+        """The one of ``names`` that ``name`` stands for, see ``Names.full``; without runs itself."""
+        return self._known.full(name) if self._count else name
+
     def check(self, names: Iterable[str]) -> None:
-        """Raise UnknownField, with the nearest name, for one that no run has; where there are no runs for none."""
-        if self._count:
-            check_names(names, self.names)
+        """Raise UnknownField, with advice, for one that no run has or that may be several; without runs for none."""
+        for name in names:
+            self.full(name)
 
     def where(self, condition: Condition) -> Runs:
         """Those that meet ``condition``; UnknownField where it asks for what no run has."""
@@ -83,7 +93,7 @@ class Runs:
             return self
         where = where_of(condition)
         if self._count:
-            check_fields(where, self.names)
+            check_names(where, self._known)
         return self._taken(mask(where.tree, self).nonzero()[0])
 
     def ordered(self, by: str) -> Runs:

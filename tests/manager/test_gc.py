@@ -213,6 +213,48 @@ def test_nan_is_the_worst_and_a_run_without_the_number_is_left(manager: Line) ->
     assert good not in freed.left
 
 
+def shown(store: Store, config: dict[str, Any], **results: Any) -> str:
+    """A finished run with these results; its key."""
+    attempt = attempt_at(store, config)
+    commit(attempt, 1, BIG, **results)
+    attempt.finish()
+    return attempt.key
+
+
+def test_short_names_will_do_for_the_number_the_groups_and_the_filter(manager: Line) -> None:
+    keys = [shown(manager.store, {"optim": {"lr": lr}}, eval={"loss": loss}) for lr, loss in ((1, math.nan), (2, 0.5))]
+    for metric in ("loss", "eval.loss"):
+        assert [item.key for item in manager.gc(keep_best=1, metric=metric).items] == keys[:1]
+    assert manager.gc(keep_best=1, metric="loss", by="lr").items == ()
+    assert [item.key for item in manager.gc(keep_best=0, metric="loss", where="lr > 1").items] == keys[1:]
+
+
+def _nan_beside_a_whole_name(store: Store) -> tuple[str, Freed]:
+    shown(store, {"n": 0}, loss=0.1)
+    other = shown(store, {"n": 1}, eval={"loss": math.nan})
+    return other, gc(store, keep_best=1, metric="loss")
+
+
+def test_a_number_whose_name_only_ends_alike_is_not_the_one_that_was_asked_for(store: Store) -> None:
+    other, freed = _nan_beside_a_whole_name(store)
+    assert freed.items == ()
+    assert freed.left == {other: "it has no number 'loss' to compare it by"}
+
+
+def test_that_is_noticed_where_any_name_that_ends_alike_will_do(store: Store, monkeypatch: Monkey) -> None:
+    monkeypatch.setattr(gc_plan, "_whole_name", lambda store, metric: f"eval.{metric}")
+    other, freed = _nan_beside_a_whole_name(store)
+    assert [item.key for item in freed.items] == [other]
+
+
+def test_the_key_of_a_run_may_be_a_group_and_is_no_number(manager: Line) -> None:
+    manager.process({})
+    assert manager.gc(keep_best=1, metric="loss", by="key").items == ()
+    freed = manager.gc(keep_best=0, metric="key", mode="min")
+    assert freed.items == ()
+    assert list(freed.left.values()) == ["it has no number 'key' to compare it by"]
+
+
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [

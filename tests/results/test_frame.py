@@ -316,6 +316,29 @@ def test_what_no_word_tells_of_is_minimised(store: Store) -> None:
     assert store.best("accuracy_error") == store.best("metres") == keys[0]
 
 
+def test_a_name_may_be_given_by_its_last_parts_wherever_runs_are_asked_for(store: Store) -> None:
+    keys = [finished(store, {"optim": {"lr": n}, "seed": n % 2}, eval={"loss": 4 - n}) for n in range(4)]
+    assert store.best("loss", where="lr < 3") == keys[2]
+    assert store.table("lr < 2").equals(store.table("optim.lr < 2"))
+    assert sorted(store.table({"lr": [0, 3]}).index) == sorted([keys[0], keys[3]])
+    found = store.table(columns=["lr", "loss"], sort="-lr")
+    assert found.columns.tolist() == ["lr", "loss"], "columns are called as they were asked for"
+    assert found["lr"].tolist() == [3, 2, 1, 0]
+    assert store.group("lr", metrics=["loss"])[("loss", "mean")].tolist() == [4, 3, 2, 1]
+    assert store.group(over=["seed", "lr"], metrics=["loss"]).index.tolist() == ["all"]
+    assert store.plot.metric("loss", by="lr").axes
+
+
+def test_a_name_that_may_be_two_is_refused_with_both(store: Store) -> None:
+    finished(store, {"a": {"width": 1}, "b": {"width": 2}}, loss=1)
+    for ask in (
+        lambda: store.table("width > 1"), lambda: store.table({"width": 1}), lambda: store.table(columns=["width"]),
+        lambda: store.table(sort="-width"), lambda: store.group("width"), lambda: store.best("width"),
+    ):  # fmt: skip
+        with pytest.raises(UnknownField, match=r"'width' may be 'a\.width' or 'b\.width'; write more of its name"):
+            ask()
+
+
 def test_the_best_passes_over_nan_and_infinity_and_says_how_many_when_none_is_left(store: Store) -> None:
     good = finished(store, {"n": 0}, loss=5.0)
     for n, loss in enumerate((NAN, math.inf, -math.inf, None), 1):
