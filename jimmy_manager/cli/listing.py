@@ -16,6 +16,8 @@ from jimmy_manager.cli.options import json_option, open_store, sort_option, stor
 from jimmy_manager.plain_text import plain
 from jimmy_manager.results.names import Names, condition
 from jimmy_manager.results.table import Table, read_table
+from jimmy_manager.results.unlike import doubts, kinds_in
+from jimmy_manager.results.where import parse
 
 _ALWAYS = ("key", "state", "epoch")
 
@@ -46,7 +48,10 @@ def ls(
     known = Names(table.known)
     names = _names(table, known, columns, show_all or (as_json and columns is None))
     if where is not None:
-        table = table.filtered(condition(where, known if table.rows else None))
+        meets = condition(where, known if table.rows else None)
+        for doubt in doubts(parse(where), lambda name: _kinds(table, known, name)):
+            click.echo(f"warning: {plain(doubt)}", err=True)
+        table = table.filtered(meets)
     if sort is not None:
         table = table.ordered(_full(table, known, sort.removeprefix("-"), sign="-" * sort.startswith("-")))
     if as_json:
@@ -74,6 +79,11 @@ def _names(table: Table, known: Names, columns: str | None, show_all: bool) -> l
 
 def _full(table: Table, known: Names, name: str, *, sign: str = "") -> str:
     return sign + (known.full(name) if table.rows else name)  # of no runs nothing is known
+
+
+def _kinds(table: Table, known: Names, name: str) -> set[type]:
+    full = _full(table, known, name)
+    return kinds_in(row[full] for row in table.rows if full in row)
 
 
 def _print_page(

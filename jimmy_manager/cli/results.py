@@ -14,6 +14,7 @@ import click
 
 from jimmy_manager.cli.columns import GAP, Columns, counted, shown, text
 from jimmy_manager.cli.options import json_option, open_store, sort_option, store_option, where_option
+from jimmy_manager.cli.warned import warnings_told
 from jimmy_manager.plain_text import plain, plain_lines
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def best(
 
     runs = _read(store)
     metric = runs.full(metric)
-    key = best_of(runs, metric, mode, where)
+    with warnings_told():
+        key = best_of(runs, metric, mode, where)
     if mode is None and is_more_better(metric) is None:
         click.echo(f"lowest {plain(metric)}, as its name does not say what is better (--mode max)", err=True)
     names = list(dict.fromkeys(["state", "epoch", *runs.varying(), *runs.numeric(), metric]))
@@ -82,8 +84,11 @@ def group(
     from jimmy_manager.results.groups import group_of
 
     runs = _read(store)
-    frame = group_of(runs, by or None, _split(over), where, None if metrics is None else _split(metrics))
-    if by and (others := [name for name in runs.where(where).varying() if name not in (*by, *_split(over))]):
+    with warnings_told():
+        frame = group_of(runs, by or None, _split(over), where, None if metrics is None else _split(metrics))
+        told = {name if name == "seed" else runs.full(name) for name in (*by, *_split(over))}
+        others = [name for name in runs.where(where).varying() if name not in told] if by else []
+    if others:
         click.echo(f"also averaged over: {plain(', '.join(others))}", err=True)
     found = list(_groups(frame))
     if as_json:
@@ -112,7 +117,8 @@ def table(file: str | None, where: str | None, columns: str | None, sort: str | 
         table_files.check_path(str(file))
     from jimmy_manager.results.frame import frame_of
 
-    runs = _read(store).where(where)
+    with warnings_told():
+        runs = _read(store).where(where)
     frame = frame_of(runs if sort is None else runs.ordered(sort), None if columns is None else _split(columns))
     if file in (None, "-"):
         csv = table_files.as_csv(frame)

@@ -105,7 +105,8 @@ def compare(store: Store, keys: Iterable[str]) -> pd.DataFrame:
     """The rows that differ between the runs ``keys``, a column each run.
 
     The index is (section, name): ``run`` for state, epoch and code version, ``config`` and ``preview`` for fields and
-    scalar results. None where a run has none.
+    scalar results. None where a run has none. Lone surrogates, which no encoding writes, are spelled out: a notebook
+    has to send what it shows.
     """
     import pandas as pd
 
@@ -119,7 +120,7 @@ def compare(store: Store, keys: Iterable[str]) -> pd.DataFrame:
         for name in dict.fromkeys(name for part in parts for name in part):
             values = [part.get(name, _MISSING) for part in parts]
             if not all(_is_same(values[0], value) for value in values[1:]):
-                rows[section, name] = [part.get(name) for part in parts]
+                rows[section, _encodable(name)] = [_encodable(part.get(name)) for part in parts]
     index = pd.MultiIndex.from_tuples(rows, names=["section", "name"]) if rows else pd.MultiIndex.from_arrays(
         [[], []], names=["section", "name"]
     )  # fmt: skip
@@ -132,6 +133,12 @@ def _compared(sides: Sequence[_Side]) -> dict[str, list[dict[str, Any]]]:
         "config": [side.config for side in sides],
         "preview": [{name: each for name, each in side.preview.items() if _is_scalar(each)} for side in sides],
     }
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _found(store: Store, prefix: str) -> str:

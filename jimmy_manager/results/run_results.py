@@ -166,10 +166,18 @@ def _texts(place: str) -> Iterator[str]:
                 yield f"{plain(name)}: cannot be read: {error.strerror or error}\n"
 
 
+def _clock(at: float) -> str:
+    """A time as a clock on the wall shows it; the number itself where no calendar has that year."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+    except (OverflowError, ValueError, OSError):
+        return f"{at:g}"
+
+
 def _evaluations(place: str) -> Iterator[str]:
     damage: list[str] = []
     for each in eval_log.read(place, damage):
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each.at))
+        when = _clock(each.at)
         step = f", step {each.step}" if each.step else ""
         values = ", ".join(f"{plain(name)} {value:.6g}" for name, value in each.values.items())
         yield f"{when} epoch {each.epoch}{step}: {values}"

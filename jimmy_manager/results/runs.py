@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from jimmy_manager.archives.columns import LACKS, Cells, Columns
 from jimmy_manager.archives.index import read_changed
+from jimmy_manager.errors import ConfigError
 from jimmy_manager.results.column import Array, Column
 from jimmy_manager.results.masks import mask
 from jimmy_manager.results.names import Names, check_names
 from jimmy_manager.results.table import OWN, STATES, TIMES, shown_names
+from jimmy_manager.results.unlike import doubts, kinds_in
 from jimmy_manager.results.where import where_of
 
 if TYPE_CHECKING:
@@ -94,13 +97,23 @@ class Runs:
         where = where_of(condition)
         if self._count:
             check_names(where, self._known)
+            for doubt in doubts(where, self._kinds):
+                warnings.warn(doubt, stacklevel=4)
         return self._taken(mask(where.tree, self).nonzero()[0])
 
     def ordered(self, by: str) -> Runs:
         """Sorted by the name ``by``, descending for ``-NAME``; NaN and then what is missing come last."""
+        if not isinstance(by, str):
+            raise ConfigError(f"cannot sort by {by!r}: give one name, such as 'loss' or '-loss'")
         name = by.removeprefix("-")
         self.check([name])
         return self._taken(self[name].order(reverse=by.startswith("-"))) if self._count else self
+
+    def _kinds(self, name: str) -> set[type]:
+        values = self[name].values
+        if values.dtype != object:
+            return {float} if values.dtype.kind in "if" else {bool}
+        return kinds_in(value for value in values if value is not LACKS)
 
     def _taken(self, places: Array) -> Runs:
         taken = object.__new__(Runs)

@@ -1,4 +1,4 @@
-"""Filter expressions: ``optim.lr < 0.01 and arch in ["cnn", "mlp"] and not failed``; parsed by hand, never evaluated.
+"""Filter expressions: ``optim.lr < 0.01 and arch in ["cnn", "mlp"] and state != "failed"``, parsed and never evaluated.
 
 ::
 
@@ -20,7 +20,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from jimmy_manager.errors import UnknownField, WhereError
+from jimmy_manager.errors import ConfigError, UnknownField, WhereError
 from jimmy_manager.nesting import flattened
 from jimmy_manager.results.conditions import Chain, Every, Field, Is, Not, Row, Some, Tree, of_mapping
 
@@ -53,6 +53,10 @@ class Where:
         """Return the text with a caret under the first use of ``field``; nothing where there was no text."""
         return f"\n{_pointer(self.text, self._places[field])}" if self.text else ""
 
+    def is_compared_with(self, field: str) -> bool:
+        """Whether ``field`` stands where a value would, to the right of a sign."""
+        return bool(_AFTER_SIGN.search(self.text[: self._places[field]]))
+
     def __call__(self, row: Row) -> bool:
         return self.tree(row)
 
@@ -69,6 +73,8 @@ def where_of(condition: Condition) -> Where:
     if isinstance(condition, Mapping):
         wanted = dict(flattened(condition))
         return Where("", of_mapping(wanted), dict.fromkeys(wanted, 0))
+    if not callable(condition):
+        raise ConfigError(f"{condition!r} is no filter: give a text, a mapping from names to values, or a function")
     return Where("", lambda row: bool(condition(row)), {})
 
 
@@ -96,6 +102,8 @@ def check_fields(where: Where, known: Iterable[str]) -> None:
         if field not in names:
             near = nearest(field, names)
             advice = f"; did you mean {near!r}?" if near else ""
+            if where.is_compared_with(field):
+                advice += f"; put text in quotes: {field!r}"
             raise UnknownField(f"unknown field {field!r} in the filter{advice}{where.place(field)}")
 
 
@@ -113,6 +121,7 @@ _TOKEN = re.compile(
       | (?P<sign>==|!=|<=|>=|[<>()\[\],])""",
     re.VERBOSE | re.DOTALL,
 )
+_AFTER_SIGN = re.compile(r"(?:[=<>]|\bin)\s*\Z")
 _SPACE = re.compile(r"\s*")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "\\": "\\", '"': '"', "'": "'"}

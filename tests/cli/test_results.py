@@ -63,6 +63,13 @@ def test_best_says_that_it_took_the_lowest_where_the_name_does_not_tell(jimmy: J
         assert jimmy("best", *arguments).stderr == ""
 
 
+def test_a_number_in_quotes_is_warned_of_on_stderr(jimmy: Jimmy) -> None:
+    for arguments in (("ls",), ("table",), ("group",)):
+        told = jimmy(*arguments, "--where", 'epoch == "1"')
+        assert told.stderr.startswith("warning: the filter compares 'epoch', which holds numbers, with the text '1'")
+        assert told.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -19,6 +19,7 @@ from jimmy_manager import Manager, Store
 from jimmy_manager.errors import AmbiguousKey, KeyNotFound, StoreError
 from jimmy_manager.results import differences
 from jimmy_manager.results.differences import Difference
+from tests.archives.runs import attempt_at, commit
 
 HOSTILE = "<script>alert(1)</script>\x1b[2J"
 
@@ -267,3 +268,13 @@ def test_comparing_writes_nothing_and_reads_no_checkpoint(store: Store) -> None:
     store.compare(list(store.keys()))
     store.diff(*list(store.keys())[:2])
     assert sorted((str(p), p.lstat().st_mtime_ns) for p in Path(store.directory or "").rglob("*")) == before
+
+
+def test_what_no_encoding_writes_is_spelled_out_for_a_notebook(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", durable=False)
+    for number, note in enumerate(("a\udc80", "b")):
+        commit(attempt_at(store, {"number": number}), 1, note=note, **{note: number})
+    found = store.compare(store.keys())
+    assert "a\\udc80" in found._repr_html_().encode().decode()
+    assert ("preview", "a\\udc80") in found.index
+    assert found.to_csv().encode()

@@ -151,6 +151,10 @@ def test_columns_are_those_asked_for_in_their_order(store: Store) -> None:
         (lambda store: store.best("los"), UnknownField, "did you mean 'loss'"),
         (lambda store: store.best("loss", "lowest"), ConfigError, "'lowest' is neither 'min' nor 'max'"),
         (lambda store: store.best("loss", where="lr > 5"), KeyNotFound, "there are no such runs"),
+        (lambda store: store.table(5), ConfigError, "5 is no filter: give a text, a mapping"),
+        (lambda store: store.table(["lr"]), ConfigError, r"\['lr'\] is no filter"),
+        (lambda store: store.table(sort=["lr"]), ConfigError, r"cannot sort by \['lr'\]: give one name"),
+        (lambda store: store.table("note == text"), UnknownField, "unknown field 'text'.*put text in quotes: 't"),
         (lambda store: store.best("note"), KeyNotFound, "of 1 runs 1 have NaN or nothing there"),
     ],
 )
@@ -337,6 +341,23 @@ def test_a_name_that_may_be_two_is_refused_with_both(store: Store) -> None:
     ):  # fmt: skip
         with pytest.raises(UnknownField, match=r"'width' may be 'a\.width' or 'b\.width'; write more of its name"):
             ask()
+
+
+def test_a_filter_that_compares_text_with_numbers_is_warned_of_once(store: Store) -> None:
+    finished(store, {"lr": 1, "seed": 0}, loss=1.0, note="text")
+    for text, told in (
+        ('epoch == "5"', "'epoch', which holds numbers, with the text '5': true of no run; leave out the quotes"),
+        ('saved_at > "2026-01-01"', "holds seconds since 1970, with the text '2026-01-01': true of no run; give a num"),
+        ("note == 5 or note < 5", "'note', which holds text, with the number 5: true of no run; put it in quotes"),
+        ('lr in ["1", "2"]', "'lr', which holds numbers, with the text"),
+        ('not ("x" < loss and true == false)', "with the text 'x'"),
+    ):
+        with pytest.warns(UserWarning, match=told) as caught:
+            store.table(text)
+        assert [each.filename for each in caught] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store.table('epoch != "5" and lr in [1, "auto"] and note == "5" and epoch == none and "5" in note')
 
 
 def test_the_best_passes_over_nan_and_infinity_and_says_how_many_when_none_is_left(store: Store) -> None:

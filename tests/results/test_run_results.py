@@ -144,6 +144,14 @@ def test_the_card_shows_configuration_results_and_figures_and_escapes_all(manage
     assert "<script" not in failed
 
 
+def test_a_time_that_no_calendar_has_does_not_hide_the_log(manager: Net) -> None:
+    run = manager.run(key_of(manager))
+    file = next(Path(manager.store.logs(run.key) or "").glob("evals.g*.jsonl"))
+    with file.open("a") as lines:
+        lines.write('{"epoch": 8, "step": 0, "at": 1e300, "values": {"loss": 0.5}}\n')
+    assert run.log.splitlines()[-1] == "1e+300 epoch 8: loss 0.5"
+
+
 def test_logs_that_a_job_left_are_read_to_their_end_and_no_link_is_followed(manager: Net, tmp_path: Path) -> None:
     run = manager.run(key_of(manager))
     place = Path(manager.store.logs(run.key) or "")
