@@ -94,6 +94,16 @@ def test_the_metric_can_be_chosen(
     assert seen(120, 24, metric)[2].startswith(line)
 
 
+@pytest.mark.parametrize(("metric", "best"), [("val_acc", 0.9), ("Acc", 0.9), ("acc_error", 0.1), ("metres", 0.1)])
+def test_the_best_is_what_the_words_of_the_metric_say(store: Store, metric: str, best: float) -> None:
+    for number, value in enumerate((0.1, 0.9, 0.5)):
+        commit(attempt_at(store, {"number": number}), 1, **{metric: value})
+    of_all = Overview(store, metric)
+    of_all.update(())
+    assert of_all.best is not None
+    assert of_all.best.value == best
+
+
 @pytest.mark.parametrize("metric", ["los", "lr", "-optim.lr"])
 def test_an_unknown_metric_is_refused(sweep: dict[str, str], seen: Callable[..., list[str]], metric: str) -> None:
     with pytest.raises(UnknownField):
