@@ -20,6 +20,8 @@ from jimmy_manager.archives.eval_log import open_regular
 _HEAD = struct.Struct("<QI")
 _CHECK = struct.Struct("<I")
 _OWN_TAGS = "_hparams_/"
+_LARGE = 1024
+"""Bytes of a record that holds more than a scalar; a smaller one may have held one before it was damaged."""
 _TIME = re.compile(r"tfevents\.(\d+)")
 
 
@@ -106,7 +108,10 @@ def _records(file: BinaryIO, path: str, damage: list[Damage]) -> Iterator[tuple[
 
 
 def _add_record(curves: Curves, data: bytes, check: int) -> bool:
-    """Do what a record says; return False where it is damaged. What tells of no scalar is not checked: that is slow."""
+    """Do what a record says; return False where it is damaged.
+
+    What is large and tells of no scalar, an image say, is not checked: that is slow.
+    """
     event_type, restart, decode_error, check_of = _protocol()
     try:
         event = event_type.FromString(data)
@@ -114,7 +119,7 @@ def _add_record(curves: Curves, data: bytes, check: int) -> bool:
     except (decode_error, ValueError, TypeError, KeyError):
         return False
     is_restart = event.HasField("session_log") and event.session_log.status == restart
-    if (scalars or is_restart) and check_of(data) != check:
+    if (scalars or is_restart or len(data) <= _LARGE) and check_of(data) != check:
         return False
     if is_restart:
         for points in curves.values():
