@@ -198,7 +198,7 @@ def _losing(
 def _not_best(
     store: Store, wanted: Wanted, rows: Mapping[str, Mapping[Any, Any]], left: dict[str, str]
 ) -> set[str]:
-    """All but the best runs of each group; a run without the number is left, one with NaN is the worst."""
+    """All but the best runs of each group; what has no number is left, NaN is worst but where all have it."""
     metric = _whole_name(store, wanted.metric)
     is_max = _is_max(metric, wanted.mode)
     groups: dict[tuple[Any, ...], list[tuple[float, str]]] = {}
@@ -209,7 +209,13 @@ def _not_best(
             continue
         score = math.inf if math.isnan(value) else -value if is_max else value
         groups.setdefault(tuple(_group_of(row[name]) for name in wanted.by), []).append((score, key))
-    return {key for group in groups.values() for _, key in sorted(group)[wanted.keep_best :]}
+    losing: set[str] = set()
+    for group in groups.values():
+        if any(math.isfinite(score) for score, _ in group):
+            losing |= {key for _, key in sorted(group)[wanted.keep_best :]}
+        else:  # which of them to keep would be chance
+            left |= {key: f"no run of its group has a finite {wanted.metric!r}" for _, key in group}
+    return losing
 
 
 def _group_of(value: Any) -> Any:

@@ -213,6 +213,13 @@ def test_nan_is_the_worst_and_a_run_without_the_number_is_left(manager: Line) ->
     assert good not in freed.left
 
 
+def test_where_no_number_is_finite_none_is_the_best_and_all_are_left(manager: Line) -> None:
+    keys = {manager.process({"lr": 9, "seed": seed}) for seed in range(3)}
+    freed = manager.gc(keep_best=1, metric="loss")
+    assert freed.items == ()
+    assert freed.left == dict.fromkeys(keys, "no run of its group has a finite 'loss'")
+
+
 def shown(store: Store, config: dict[str, Any], **results: Any) -> str:
     """A finished run with these results; its key."""
     attempt = attempt_at(store, config)
