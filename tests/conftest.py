@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +16,10 @@ from jimmy_manager import slurm
 
 # Before anything imports torch: two test processes on two cores are several times slower at torch's default threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Before anything imports matplotlib: its settings, and the fonts that its cache knows, are the user's.
+os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="jimmy-matplotlib-")
+atexit.register(shutil.rmtree, os.environ["MPLCONFIGDIR"], ignore_errors=True)
 
 # Whoever starts the tests in the background of a script has SIGINT ignored, and so would every process they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -35,7 +35,7 @@ class Plan(NamedTuple):
     twin: str = ""
     deadline_s: float = 600.0
     pace_s: float = 0.0
-    hold_s: float = 0.5
+    hold_s: float = 2.0
     mounts: tuple[str, ...] = ()
     uts: tuple[str, ...] = ()
     hosts: str = ""

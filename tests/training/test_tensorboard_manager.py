@@ -95,7 +95,8 @@ def test_a_figure_that_cannot_be_drawn_is_left_out_and_closed(tmp_path: Path, ca
             tm.log(step, figure=figure, loss=1)
     assert pyplot.get_fignums() == []
     assert scalars(tmp_path, "loss") == [(0, 1.0), (1, 1.0)]
-    assert ["figure 'figure' of step 0 is left out" in each.getMessage() for each in caplog.records] == [True]
+    told = [each.getMessage() for each in caplog.records if each.name.startswith("jimmy_manager")]
+    assert ["figure 'figure' of step 0 is left out" in each for each in told] == [True]
 
 
 def test_histograms_without_a_finite_value_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
