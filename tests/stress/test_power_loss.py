@@ -26,7 +26,7 @@ _HARDER = ("--opts", "data=writeback,noauto_da_alloc")
 
 def _plan(folder: Path, seed: int, *, durable: bool = True) -> Plan:
     return Plan(
-        str(folder), workers=3, configs=60, hits=0, signal="", seed=seed, epochs=4, lease_s=2.0, durable=durable,
+        str(folder), workers=3, configs=120, hits=0, signal="", seed=seed, epochs=4, lease_s=2.0, durable=durable,
         syncs_journals=True,
     )
 
